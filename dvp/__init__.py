@@ -1,0 +1,1 @@
+"""Dynamic Visual Prompting: one visual token, put in front of the text before layer K of a language model."""

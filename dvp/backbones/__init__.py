@@ -1,0 +1,62 @@
+"""The language models, by the `model_type` in their config.json. A new one is a file and a line in the table."""
+
+import os
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig
+
+from dvp.backbones.base import LanguageBackbone, State
+from dvp.backbones.bert import Bert
+from dvp.backbones.llama import Llama
+from dvp.backbones.t5 import T5
+from dvp.errors import UserError
+
+__all__ = ["BACKBONES", "LanguageBackbone", "State", "family_of", "load_backbone"]
+
+BACKBONES: dict[str, type[LanguageBackbone]] = {"bert": Bert, "t5": T5, "llama": Llama}
+
+WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
+
+
+def family_of(name_or_path: str) -> str:
+    """The key in BACKBONES of a folder or hub name, read from its config.json.
+
+    Raises UserError for a folder without config or weights, a hub name that is not at hand, an unknown family.
+    """
+    folder = Path(name_or_path)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise UserError(f"{name_or_path} has no config.json: give a folder in the Hugging Face format.")
+        if not any(next(folder.glob(pattern), None) for pattern in WEIGHT_FILES):
+            raise UserError(
+                f"{name_or_path} holds no weights (model.safetensors or pytorch_model*.bin): "
+                "put them beside its config.json."
+            )
+    elif name_or_path.startswith((".", "/", "~")):
+        raise UserError(f"There is no folder {name_or_path}: tokenizer= takes a folder or a Hugging Face hub name.")
+    try:
+        family = AutoConfig.from_pretrained(name_or_path).model_type
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"The language model {name_or_path!r} could not be read ({str(error).splitlines()[0]}); without network, "
+            f"copy its folder (config.json, tokenizer files, weights) here and pass tokenizer=./{folder.name}."
+        ) from error
+    if family not in BACKBONES:
+        raise UserError(f"{name_or_path} is a {family!r} model; the language model must be one of {', '.join(BACKBONES)}.")
+    return family
+
+
+def load_backbone(
+    name_or_path: str, *, dtype: torch.dtype = torch.float32, as_published: bool = False
+) -> LanguageBackbone:
+    """The language model of a folder or hub name, weights and all; refuses weights that do not cover the model."""
+    backbone = BACKBONES[family_of(name_or_path)]
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # workers fork after the tokenizer was used
+    model, report = backbone.model_class.from_pretrained(
+        name_or_path, dtype=dtype, attn_implementation="sdpa", output_loading_info=True, **backbone.model_options
+    )
+    if report["missing_keys"] or report["mismatched_keys"]:
+        lacking = sorted([*report["missing_keys"], *map(str, report["mismatched_keys"])])
+        raise UserError(f"The weights in {name_or_path} do not cover the model: {', '.join(lacking[:5])} ... lacking.")
+    return backbone(model, as_published)

@@ -1,0 +1,41 @@
+"""BERT: the compressor asks with [CLS] as it enters layer K; [CLS] after the last layer is classified."""
+
+from dataclasses import replace
+
+from torch import Tensor, nn
+from transformers import BertModel
+from transformers.masking_utils import create_bidirectional_mask
+
+from dvp.backbones.base import LanguageBackbone, State
+
+
+class Bert(LanguageBackbone):
+    model_class = BertModel
+    model_options = {"add_pooling_layer": False}  # the published model trains the pooler, but nothing reads it
+    adapter_sites = ("attention.output.dropout", "output.dropout")
+    adapter = {"reduction": 8, "activation": nn.ReLU, "init": lambda weight: nn.init.normal_(weight, std=0.01)}
+    trained_beside_adapters = r"encoder\..*LayerNorm"
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        return self.model.encoder.layer
+
+    def embed(self, batch: dict[str, Tensor]) -> State:
+        hidden = self.model.embeddings(input_ids=batch["input_ids"])  # (B, T, D)
+        return self.attend(State(hidden, batch["attention_mask"].bool()))
+
+    def attend(self, state: State) -> State:
+        # Skipping an all-true mask would look at the data, and so wait for the device.
+        mask = create_bidirectional_mask(
+            self.model.config, state.hidden, state.keep, allow_is_bidirectional_skip=False
+        )  # (B, 1, T, T)
+        return replace(state, mask=mask)
+
+    def run_layer(self, index: int, state: State) -> State:
+        return replace(state, hidden=self.layers[index](state.hidden, state.mask))
+
+    def query(self, state: State) -> Tensor:
+        return state.hidden[:, state.offset : state.offset + 1]  # (B, 1, D)
+
+    def read_out(self, state: State) -> Tensor:
+        return state.hidden[:, state.offset]  # (B, D)

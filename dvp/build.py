@@ -1,0 +1,161 @@
+"""From the config to data, module and trainer: the only place below run.py that reads config keys."""
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+
+import clip
+from dvp.backbones import BACKBONES, family_of, load_backbone
+from dvp.checkpoint import TrainedOnly, read_checkpoint
+from dvp.data import QuestionData
+from dvp.errors import UserError
+from dvp.model import DVP
+from dvp.module import DVPModule
+from dvp.search import latest_search
+from dvp.tasks import TASKS
+from dvp.vision import FrozenVision
+
+
+def build_data(config: dict[str, Any]) -> QuestionData:
+    """The splits of the configured task."""
+    task = TASKS[config["datasets"]]
+    test = (config["test_split"],) if config["datasets"] == "vqa" else task.test
+    size = config["image_size"]
+    return QuestionData(
+        task,
+        config["data_root"],
+        BACKBONES[family_of(config["tokenizer"])].tokenizer(config["tokenizer"]),
+        clip.Preprocess(size),
+        pick=_pick(config),
+        test=test if config["test_only"] else (),
+        batch_size=config["per_gpu_batchsize"],
+        search_batch_size=max(1, config["batch_size"] // 2),
+        max_text_len=config["max_text_len"],
+        num_workers=config["num_workers"],
+        seed=config["seed"],
+    )
+
+
+def build_module(config: dict[str, Any], data: QuestionData) -> DVPModule:
+    """The model in its LightningModule, weights of `load_path` loaded.
+
+    Raises UserError for an insert_layer that the language model does not have.
+    """
+    family = family_of(config["tokenizer"])
+    if family != config["language_model"].lower():
+        raise UserError(
+            f"language_model={config['language_model']} but tokenizer={config['tokenizer']} holds a {family.upper()} model: "
+            "make the two agree."
+        )
+    backbone = load_backbone(config["tokenizer"], as_published=config["as_published"])
+    layers = len(backbone.layers)
+    insert_layer = None if config["search_stage"] else _insert_layer(config, layers)
+    vision = FrozenVision(config["clip_model"])
+    if vision.image_size != config["image_size"]:
+        raise UserError(f"image_size={config['image_size']} but {config['clip_model']} takes {vision.image_size} pixels.")
+    model = DVP(
+        vision,
+        vision.width,
+        backbone,
+        len(data.answers),
+        arms=layers if config["search_stage"] else 1,
+        use_adapter=config["use_adapter"],
+        num_heads=config["num_heads"],
+        dropout=config["drop_rate"],
+    )
+    task = TASKS[config["datasets"]]
+    name = f"{task.files[:3]}_submit_{Path(config['load_path']).stem}.json"
+    module = DVPModule(
+        model,
+        config["datasets"],
+        task,
+        data.answers,
+        pick=_pick(config),
+        insert_layer=insert_layer,
+        optimizer={key: config[key] for key in OPTIMIZER_KEYS},
+        search_sample=config["search_sample"],
+        search_warmup_steps=config["search_warmup_steps"],
+        seed=config["seed"],
+        as_published=config["as_published"],
+        config=config,
+        predictions_path=Path(config["log_dir"]) / name,
+    )
+    if config["load_path"]:
+        module.load_weights(*read_checkpoint(config["load_path"]))
+    return module
+
+
+OPTIMIZER_KEYS = ("optim_type", "learning_rate", "lr_mult", "weight_decay", "decay_power", "end_lr", "warmup_steps")
+
+
+def build_trainer(config: dict[str, Any], monitor: str) -> pl.Trainer:
+    """Lightning's trainer on the configured devices; the split of `monitor` picks the best checkpoint."""
+    folder = Path(config["log_dir"])
+    name = f"{config['exp_name']}_seed{config['seed']}"
+    tensorboard = TensorBoardLogger(folder, name=name)
+    csv = CSVLogger(folder, name=name, version=tensorboard.version)
+    several = config["devices"] > 1
+    strategy = config["strategy"]
+    if strategy == "auto" and several:
+        # While searching, the compressors of all arms but one get no gradient.
+        strategy = "ddp_find_unused_parameters_true" if config["search_stage"] else "ddp"
+    callbacks = [
+        ModelCheckpoint(monitor=monitor, mode="max", save_top_k=1, save_last=True, auto_insert_metric_name=False),
+        LearningRateMonitor(logging_interval="step"),
+    ]
+    return pl.Trainer(
+        accelerator="gpu" if config["num_gpus"] else "cpu",
+        devices=config["num_gpus"] or config["cpu_processes"],
+        num_nodes=config["num_nodes"],
+        strategy=strategy,
+        precision=_precision(config),
+        max_epochs=config["max_epoch"] if config["max_steps"] is None else -1,
+        max_steps=config["max_steps"] or -1,
+        accumulate_grad_batches=config["accumulate"],
+        val_check_interval=config["val_check_interval"],
+        fast_dev_run=config["fast_dev_run"],
+        logger=[tensorboard, csv],
+        callbacks=callbacks,
+        plugins=[TrainedOnly()],
+        use_distributed_sampler=False,  # the data module deals the rows itself, so that none is evaluated twice
+        num_sanity_val_steps=0,
+        log_every_n_steps=10,
+    )
+
+
+def _pick(config: dict[str, Any]) -> tuple[str, ...]:
+    # Published: GQA's test-dev and SNLI-VE's dev and test reward the search and pick the checkpoint. Right: a
+    # validation split; the test splits are only reported.
+    task = TASKS[config["datasets"]]
+    return task.published_pick if config["as_published"] else (task.pick,)
+
+
+def _insert_layer(config: dict[str, Any], layers: int) -> int:
+    layer = config["insert_layer"]
+    if layer == "auto":
+        layer = latest_search(Path(config["log_dir"]), config)
+    if not 0 <= layer < layers:
+        # Published: such a layer is never reached and the image is silently left out.
+        raise UserError(f"insert_layer={layer} is outside this model: {config['tokenizer']} has layers 0 to {layers - 1}.")
+    return layer
+
+
+def _precision(config: dict[str, Any]) -> str:
+    precision, t5 = config["precision"], config["language_model"] == "T5"
+    available = torch.cuda.device_count()
+    if config["num_gpus"] > available:
+        raise UserError(
+            f"num_gpus={config['num_gpus']} but this machine has {available}: ask for fewer, or num_gpus=0 for the CPU."
+        )
+    if precision == 16 and t5:
+        raise UserError("precision=16 makes T5's activations overflow: use precision=bf16 or 32.")
+    if precision == 16 and not config["num_gpus"]:
+        raise UserError("precision=16 needs a GPU: on the CPU use precision=32 or bf16.")
+    if precision == "auto":
+        on_gpu = config["num_gpus"] > 0
+        precision = 32 if not on_gpu else "bf16" if torch.cuda.is_bf16_supported() else 32 if t5 else 16
+    return {16: "16-mixed", 32: "32-true", "bf16": "bf16-mixed"}[precision]

@@ -1,0 +1,150 @@
+"""Checkpoints that hold what was trained: a folder of safetensors and JSON, no pickle.
+
+    weights.safetensors     exactly the trainable parameters
+    description.json        config, task, K, answers, and a fingerprint of the frozen base
+    training.safetensors    optimiser moments and other tensors of Lightning's state
+    training.json           the rest of Lightning's state: loops, schedules, callbacks, the search
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.plugins.io import CheckpointIO
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from dvp.errors import UserError
+from dvp.files import remove, write_whole
+
+SAMPLED = 4096  # values per tensor that go into the fingerprint
+
+
+class TrainedOnly(CheckpointIO):
+    """Saves and loads Lightning's checkpoints in the folder format above."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str, storage_options: Any = None) -> None:
+        rest = dict(checkpoint)
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in rest.pop("state_dict").items()}
+        description = rest.pop("description")
+        tensors: dict[str, Tensor] = {}
+        training = _pack(rest, tensors)
+
+        def write(folder: Path) -> None:
+            folder.mkdir()
+            save_file(weights, folder / "weights.safetensors")
+            save_file(tensors, folder / "training.safetensors")
+            (folder / "description.json").write_text(json.dumps(description, indent=1), encoding="utf-8")
+            (folder / "training.json").write_text(json.dumps(training), encoding="utf-8")
+
+        write_whole(Path(path), write)
+
+    def load_checkpoint(self, path: str, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        weights, description = read_checkpoint(path)
+        folder = Path(path)
+        tensors = load_file(folder / "training.safetensors")
+        training = _unpack(json.loads((folder / "training.json").read_text(encoding="utf-8")), tensors)
+        return training | {"state_dict": weights, "description": description}
+
+    def remove_checkpoint(self, path: str) -> None:
+        remove(Path(path))
+
+
+def read_checkpoint(path: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The trained weights and the description of a checkpoint folder.
+
+    Raises UserError when it is missing, no checkpoint, or damaged.
+    """
+    folder = Path(path)
+    if not folder.exists():
+        raise UserError(f"load_path={path} does not exist: give a checkpoint folder (result/.../checkpoints/<name>.ckpt).")
+    if not (folder / "description.json").is_file():
+        raise UserError(f"{path} is no checkpoint of this project: it has no description.json.")
+    try:
+        description = json.loads((folder / "description.json").read_text(encoding="utf-8"))
+        return load_file(folder / "weights.safetensors"), description
+    except (SafetensorError, FileNotFoundError, json.JSONDecodeError) as error:
+        raise UserError(f"The checkpoint {path} is damaged ({error}): take another one.") from error
+
+
+def trained_state(module: nn.Module) -> dict[str, Tensor]:
+    """The trainable parameters of a module by name."""
+    return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+
+def load_trained(module: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Put the weights into the module's trainable parameters; refuses any missing, left-over or misshapen name."""
+    own = trained_state(module)
+    wrong = [f"{name} is missing" for name in own.keys() - weights.keys()]
+    wrong += [f"{name} is not in this model" for name in weights.keys() - own.keys()]
+    wrong += [
+        f"{name} has shape {tuple(weights[name].shape)}, not {tuple(own[name].shape)}"
+        for name in own.keys() & weights.keys()
+        if own[name].shape != weights[name].shape
+    ]
+    if wrong:
+        raise UserError("The checkpoint does not fit this model: " + "; ".join(sorted(wrong)[:8]) + ".")
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(weights[name])
+
+
+def refuse_other(described: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Raise UserError with what differs between a checkpoint's description and the run that wants to load it."""
+    differing = [
+        f"{key} is {_short(described.get(key))} there and {_short(value)} here"
+        for key, value in expected.items()
+        if described.get(key) != value
+    ]
+    if differing:
+        raise UserError("The checkpoint belongs to another run: " + "; ".join(differing) + ".")
+
+
+def fingerprint(module: nn.Module) -> str:
+    """A hash of all frozen parameters: names, shapes and an even sample of the values of each."""
+    digest = hashlib.sha256()
+    for name, parameter in sorted(module.named_parameters()):
+        if not parameter.requires_grad:
+            values = parameter.detach().flatten()
+            sample = values[:: max(1, len(values) // SAMPLED)].float().cpu()
+            digest.update(f"{name} {tuple(parameter.shape)}".encode())
+            digest.update(sample.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:40]}... ({len(value)})"
+
+
+def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """`value` as JSON can hold it; tensors go aside, and keys that are no strings are kept as pairs."""
+    if isinstance(value, Tensor):
+        name = str(len(tensors))
+        tensors[name] = value.detach().cpu().clone().contiguous()
+        return {"tensor": name}
+    if isinstance(value, dict):
+        return {"items": [[key, _pack(item, tensors)] for key, item in value.items()]}
+    if isinstance(value, list | tuple):
+        return {type(value).__name__: [_pack(item, tensors) for item in value]}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"a checkpoint cannot hold {type(value).__name__}")
+
+
+def _unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    match kind:
+        case "tensor":
+            return tensors[content]
+        case "items":
+            return {key: _unpack(item, tensors) for key, item in content}
+        case "tuple":
+            return tuple(_unpack(item, tensors) for item in content)
+        case _:
+            return [_unpack(item, tensors) for item in content]

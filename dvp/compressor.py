@@ -1,0 +1,58 @@
+"""The compressor: cross-attention that turns all tokens of an image into ONE visual prompt token (paper, section 3.2).
+
+Legend: B batch, N image tokens, Dv their width, T text tokens, D hidden size of the language model, W inner width.
+"""
+
+from dataclasses import replace
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dvp.backbones import LanguageBackbone, State
+from dvp.errors import UserError
+
+
+class VisualTokenCompressor(nn.Module):
+    """Multi-head attention with one query from the text and the image tokens as keys and values."""
+
+    def __init__(
+        self,
+        image_size: int,
+        hidden_size: int,
+        width: int | None = None,
+        num_heads: int = 12,
+        dropout: float = 0.1,
+        token_types: bool = True,
+    ):
+        super().__init__()
+        width = width or hidden_size
+        if width % num_heads:
+            raise UserError(f"num_heads={num_heads} does not divide the compressor's width {width}: choose one that does.")
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.query = nn.Linear(hidden_size, width)
+        self.key = nn.Linear(image_size, width)
+        self.value = nn.Linear(image_size, width)
+        self.merge = nn.Linear(width, hidden_size)
+        self.token_types = nn.Embedding(2, hidden_size) if token_types else None  # row 0: text, row 1: prompt
+        if token_types:
+            nn.init.normal_(self.token_types.weight, std=0.02)
+
+    def forward(self, query: Tensor, image_tokens: Tensor) -> Tensor:
+        """The prompt (B, 1, D) that `query` (B, 1, D) draws from `image_tokens` (B, N, Dv)."""
+        q, k, v = (
+            layer(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, 1 or N, W / heads)
+            for layer, x in ((self.query, query), (self.key, image_tokens), (self.value, image_tokens))
+        )
+        drawn = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
+        return self.merge(drawn.transpose(1, 2).flatten(2))  # (B, 1, D)
+
+    def insert(self, backbone: LanguageBackbone, state: State, image_tokens: Tensor) -> State:
+        """The state with the prompt in front of the text. The query is taken before the types are added."""
+        dtype = self.query.weight.dtype
+        prompt = self(backbone.query(state).to(dtype), image_tokens.to(dtype))  # (B, 1, D)
+        if self.token_types is not None:
+            text_type, prompt_type = self.token_types.weight
+            prompt = prompt + prompt_type
+            state = replace(state, hidden=state.hidden + text_type)
+        return backbone.prepend(state, prompt)

@@ -1,0 +1,5 @@
+"""Arrow files -> rows -> batches."""
+
+from dvp.data.datamodule import QuestionData
+
+__all__ = ["QuestionData"]

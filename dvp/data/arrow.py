@@ -1,0 +1,63 @@
+"""Arrow tables, memory-mapped: one row is one image with the list of its questions."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from dvp.errors import UserError
+from dvp.tasks import Task
+
+
+def open_table(data_root: str, files: str, split: str) -> pa.Table:
+    """The table `<data_root>/<files>_<split>.arrow`, ours or one of the published scripts'.
+
+    Raises UserError when the folder or file is missing, the file is truncated, or it is another task's.
+    """
+    path = Path(data_root) / f"{files}_{split}.arrow"
+    if not data_root or not path.parent.is_dir():
+        raise UserError(f"data_root={data_root!r} is not a folder: give the folder with the Arrow files, see DATA.md.")
+    if not path.is_file():
+        have = ", ".join(sorted(found.name for found in path.parent.glob("*.arrow"))) or "no Arrow file"
+        raise UserError(f"{path} is missing ({path.parent} has {have}): make it with `python run.py convert`, see DATA.md.")
+    try:
+        table = pa.ipc.open_file(pa.memory_map(str(path), "r")).read_all()
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{path} is truncated or no Arrow file ({error}): convert the raw data again.") from error
+    missing = {"image", "questions", "answers"} - set(table.column_names)
+    if missing:
+        raise UserError(f"{path} has no column {', '.join(sorted(missing))}: it is not one of this project's tables.")
+    return table
+
+
+def read_answers(data_root: str, task: Task) -> list[str]:
+    """The answer vocabulary in label order: fixed by the task, stored beside the data, or read from label columns.
+
+    Files of the published scripts have no vocabulary file; an answer that none of their rows carries is left empty.
+    """
+    if task.answers:
+        return list(task.answers)
+    stored = Path(data_root) / f"{task.files}_answers.json"
+    if stored.is_file():
+        return json.loads(stored.read_text(encoding="utf-8"))
+    found: dict[int, str] = {}
+    for split in dict.fromkeys((*task.train, *task.validate)):
+        table = open_table(data_root, task.files, split)
+        labels, answers = (_flatten(table[name]) for name in ("answer_labels", "answers"))
+        found.update(zip(labels, answers, strict=True))
+    if not found:
+        raise UserError(f"{data_root} has neither {stored.name} nor a labelled row of {task.files}: convert the raw data again.")
+    return [found.get(label, "") for label in range(max(found) + 1)]
+
+
+def question_index(table: pa.Table) -> np.ndarray:
+    """For every question of the table its image's row and its place in that row's list, (questions, 2)."""
+    counts = np.asarray(table["questions"].combine_chunks().value_lengths()) if len(table) else np.zeros(0, int)
+    rows = np.repeat(np.arange(len(counts)), counts)
+    places = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.stack([rows, places], axis=1)
+
+
+def _flatten(column: pa.ChunkedArray) -> list:
+    return [item for row in column.to_pylist() for question in row or () for item in question or ()]

@@ -1,0 +1,97 @@
+"""The LightningDataModule: which split feeds training, validation, test and the search."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
+
+from dvp.data.arrow import open_table, read_answers
+from dvp.data.questions import Collate, Questions
+from dvp.errors import UserError
+from dvp.tasks import Task
+
+
+class QuestionData(pl.LightningDataModule):
+    """The splits of one task, opened (and missed) at construction.
+
+    pick: the splits whose score rewards the search; batch_size: rows per device and forward pass.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        data_root: str,
+        tokenizer: Any,
+        transform: Callable[[Image.Image], Tensor],
+        *,
+        pick: tuple[str, ...],
+        test: tuple[str, ...],
+        batch_size: int,
+        search_batch_size: int,
+        max_text_len: int = 16,
+        num_workers: int = 8,
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.task, self.pick, self.test = task, pick, test
+        self.batch_size, self.search_batch_size = batch_size, search_batch_size
+        self.num_workers, self.seed = num_workers, seed
+        self.transform = transform
+        splits = dict.fromkeys((*task.train, *task.validate, *pick, *test))
+        self.tables = {split: open_table(data_root, task.files, split) for split in splits}
+        self.answers = read_answers(data_root, task)
+        self.collate = Collate(tokenizer, task, len(self.answers), max_text_len)
+        if not len(self.questions(task.train, labelled_only=True)):
+            raise UserError(f"The training tables of {task.files} in {data_root} hold no question: convert the raw data again.")
+
+    def questions(self, splits: tuple[str, ...], labelled_only: bool = False) -> Questions:
+        """The questions of these splits, in the order of the tables."""
+        return Questions([self.tables[split] for split in splits], self.task, self.transform, labelled_only)
+
+    def labelled(self, splits: tuple[str, ...]) -> bool:
+        """Whether these splits come with answers, so that they can be scored here."""
+        return all(any(map(any, self.tables[split]["answers"].to_pylist())) for split in splits)
+
+    def train_dataloader(self) -> DataLoader:
+        return self._shuffled(self.questions(self.task.train, labelled_only=True), self.batch_size)
+
+    def search_dataloader(self) -> DataLoader:
+        """Batches of the search split, on which sampled arms are scored."""
+        return self._shuffled(self.questions(self.pick), self.search_batch_size)
+
+    def val_dataloader(self) -> list[DataLoader]:
+        return [self._in_order(self.questions((split,))) for split in self.task.validate]
+
+    def test_dataloader(self) -> list[DataLoader]:
+        return [self._in_order(self.questions((split,))) for split in self.test]
+
+    def _shuffled(self, dataset: Dataset, batch_size: int) -> DataLoader:
+        sampler = DistributedSampler(dataset, self._world_size, self._rank, shuffle=True, seed=self.seed)
+        return self._loader(dataset, batch_size, sampler=sampler)
+
+    def _in_order(self, dataset: Dataset) -> DataLoader:
+        # Every row once: DistributedSampler would pad the ranks to equal length with rows that then count twice.
+        return self._loader(Subset(dataset, range(self._rank, len(dataset), self._world_size)), self.batch_size)
+
+    def _loader(self, dataset: Dataset, batch_size: int, sampler: DistributedSampler | None = None) -> DataLoader:
+        return DataLoader(
+            dataset,
+            batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            collate_fn=self.collate,
+        )
+
+    @property
+    def _rank(self) -> int:
+        return self.trainer.global_rank if self.trainer else 0
+
+    @property
+    def _world_size(self) -> int:
+        return self.trainer.world_size if self.trainer else 1

@@ -1,0 +1,49 @@
+"""Files that are either whole or not there: written beside their place, synced, and renamed."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dvp.errors import UserError
+
+
+def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` make a file or folder under a temporary name, sync it, and rename it to `path`.
+
+    Raises UserError when the place is not writable or full; nothing half-written stays.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        for file in [temporary] if temporary.is_file() else sorted(temporary.iterdir()):
+            with open(file, "rb") as handle:
+                os.fsync(handle.fileno())
+        if path.is_dir():  # a folder can't be replaced in one step: the old one makes room first
+            replaced = path.with_name(f".{path.name}.{os.getpid()}.old")
+            path.rename(replaced)
+            temporary.rename(path)
+            shutil.rmtree(replaced)
+        else:
+            temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"{path} could not be written ({error.strerror or error}): free the place or choose another.") from error
+    finally:
+        remove(temporary)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or folder if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON whole; fails on what JSON cannot hold."""
+    write_whole(path, lambda place: place.write_text(json.dumps(content, indent=1), encoding="utf-8"))

@@ -1,0 +1,95 @@
+"""Dynamic Visual Prompting, the forward pass: text layers, one visual token put in at layer K, the layers above.
+
+Legend: B batch, N image tokens, Dv their width, T text tokens, D hidden, K insert layer, L layers, C answers.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+
+from dvp.adapters import Adapter, freeze, inject_adapters
+from dvp.backbones import LanguageBackbone, State
+from dvp.compressor import VisualTokenCompressor
+
+
+class DVP(nn.Module):
+    """A language model that sees. `arms` compressors: one for adaption, one for every layer while searching.
+
+    `vision` maps a batch to image tokens (B, N, Dv) and stays frozen; `vision_width` is Dv.
+    """
+
+    def __init__(
+        self,
+        vision: nn.Module,
+        vision_width: int,
+        backbone: LanguageBackbone,
+        num_answers: int,
+        *,
+        arms: int = 1,
+        use_adapter: bool = False,
+        num_heads: int = 12,
+        dropout: float = 0.1,
+        compressor_width: int | None = None,
+        adapter_reduction: int | None = None,
+    ):
+        super().__init__()
+        size = backbone.hidden_size
+        self.vision = vision.requires_grad_(False)
+        self.backbone = backbone
+        self.compressors = nn.ModuleList(
+            VisualTokenCompressor(
+                vision_width,
+                size,
+                compressor_width or backbone.compressor_width,
+                num_heads,
+                dropout,
+                backbone.token_types,
+            )
+            for _ in range(arms)
+        )
+        self.head = classifier(size, int(size * backbone.head_width), num_answers)
+        self.use_adapter = use_adapter
+        if use_adapter:
+            options = backbone.adapter | ({"reduction": adapter_reduction} if adapter_reduction else {})
+            inject_adapters(backbone.model, backbone.adapter_sites, lambda: Adapter(size, **options))
+            freeze(backbone, rf"\.adapter\.|{backbone.trained_beside_adapters}")
+
+    @property
+    def num_layers(self) -> int:
+        """L, the number of places K that the prompt can take."""
+        return len(self.backbone.layers)
+
+    def forward(self, batch: dict[str, Tensor], insert_layer: int) -> Tensor:
+        """Logits (B, C) of the batch with the prompt put in front of the text before layer `insert_layer`."""
+        return self.forward_arms(batch, [insert_layer])[insert_layer]
+
+    def forward_arms(self, batch: dict[str, Tensor], insert_layers: Iterable[int]) -> dict[int, Tensor]:
+        """Logits (B, C) for each distinct insert layer; image and text-only trunk are computed once for all."""
+        image_tokens = self.vision(batch)  # (B, N, Dv)
+        trunk, done = self.backbone.embed(batch), 0
+        logits = {}
+        for layer in sorted(set(insert_layers)):
+            trunk, done = self._run(trunk, done, layer), layer
+            compressor = self.compressors[layer if len(self.compressors) > 1 else 0]
+            state = compressor.insert(self.backbone, trunk, image_tokens)
+            logits[layer] = self.head(self.backbone.read_out(self._run(state, layer, self.num_layers)).float())
+        return logits
+
+    def _run(self, state: State, start: int, stop: int) -> State:
+        for index in range(start, stop):
+            state = self.backbone.run_layer(index, state)
+        return state
+
+
+def classifier(size: int, width: int, num_answers: int) -> nn.Sequential:
+    """The answer head: Linear, LayerNorm, GELU, Linear, initialised as BERT's."""
+    head = nn.Sequential(
+        OrderedDict(
+            dense=nn.Linear(size, width), norm=nn.LayerNorm(width), act=nn.GELU(), answer=nn.Linear(width, num_answers)
+        )
+    )
+    for layer in (head.dense, head.answer):
+        nn.init.normal_(layer.weight, std=0.02)
+        nn.init.zeros_(layer.bias)
+    return head

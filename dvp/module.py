@@ -1,0 +1,232 @@
+"""The LightningModule: what is trained and scored in which step, and the search that `optimizer_step` drives."""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader
+
+from dvp.checkpoint import fingerprint, load_trained, refuse_other, trained_state
+from dvp.files import write_json
+from dvp.model import DVP
+from dvp.optim import OPTIMIZERS, build_schedule, parameter_groups
+from dvp.search import KArmedBandit
+from dvp.submission import gather, write_predictions
+from dvp.tasks import Task
+
+
+class DVPModule(pl.LightningModule):
+    """Trains, searches, validates and answers with a DVP model on one task.
+
+    insert_layer: K of an adaption; None while searching. pick: the splits whose score rewards the search and picks the
+    checkpoint. optimizer: settings of `dvp.optim`. config: the run's settings, only to be written down with its results.
+    """
+
+    def __init__(
+        self,
+        model: DVP,
+        task_name: str,
+        task: Task,
+        answers: list[str],
+        *,
+        pick: tuple[str, ...],
+        insert_layer: int | None,
+        optimizer: dict[str, Any],
+        search_sample: int = 5,
+        search_warmup_steps: int = 0,
+        seed: int = 0,
+        as_published: bool = False,
+        config: dict[str, Any] | None = None,
+        predictions_path: Path | None = None,
+    ):
+        super().__init__()
+        self.model = model
+        self.task_name, self.task, self.answers = task_name, task, answers
+        self.pick = pick
+        self.insert_layer = insert_layer
+        self.optimizer_settings = optimizer
+        self.search_sample, self.search_warmup_steps = search_sample, search_warmup_steps
+        self.as_published = as_published
+        self.config = config
+        self.predictions_path = predictions_path
+        self.bandit = KArmedBandit(model.num_layers, seed) if insert_layer is None else None
+        self.arm = self.bandit.random_arm() if self.bandit else insert_layer
+        self.search_batches: Iterator[dict[str, Any]] | None = None
+        self.strict_loading = False  # a checkpoint has no frozen weights; on_load_checkpoint is exact about the others
+        self.totals: dict[str, Tensor] = {}  # split -> (sum of scores, rows)
+        self.predictions: list[dict[str, Any]] = []
+
+    @property
+    def monitor(self) -> str:
+        """The metric that picks the checkpoint."""
+        return self._metric_name("+".join(self.pick), self.task.metric)
+
+    @property
+    def best_layer(self) -> int:
+        """K: as configured, or the search's best so far."""
+        return self.bandit.best if self.bandit else self.insert_layer
+
+    # Training and search
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        loss = self.task.loss(self.model(batch, self.arm), batch["targets"])
+        self.log(self._metric_name("train", "loss"), loss, prog_bar=True, batch_size=len(batch["targets"]))
+        return loss
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Optimizer, optimizer_closure: Callable[[], Any] | None = None
+    ) -> None:
+        """One update of the weights; while searching, then one of the bandit, and a random arm for the next."""
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        if self.bandit:
+            if self.trainer.global_step > self.search_warmup_steps:
+                self.search_step()
+            self.arm = self.bandit.random_arm()
+
+    def search_step(self) -> None:
+        """Score sampled arms on a batch of the search split, averaged over ranks, and update the bandit."""
+        arms = self.bandit.sample(self.search_sample)
+        scores = self.score_arms(self.transfer_batch_to_device(self._next_search_batch(), self.device, 0), arms)
+        scores = self.trainer.strategy.reduce(scores, reduce_op="mean").tolist()
+        self.bandit.update(arms, scores)
+        best = self.bandit.best
+        self.log_dict(
+            {"K": float(best), "p": self.bandit.probabilities[best], "score": sum(scores) / len(scores)}, prog_bar=True
+        )
+
+    @torch.no_grad()
+    def score_arms(self, batch: dict[str, Any], arms: list[int]) -> Tensor:
+        """Scores (arms,) from 0 to 100 on the batch, without dropout."""
+        self.model.eval()
+        with self.trainer.precision_plugin.forward_context():
+            logits = self.model.forward_arms(batch, arms)
+        self.model.train()
+        scores = {arm: 100 * self.task.score(logits[arm], batch["targets"]).mean() for arm in logits}
+        return torch.stack([scores[arm] for arm in arms])
+
+    def _next_search_batch(self) -> dict[str, Any]:
+        if self.search_batches is None:
+            loader = self.trainer.datamodule.search_dataloader()
+            self.search_batches = itertools.chain.from_iterable(_epochs(loader))
+        return next(self.search_batches)
+
+    def on_train_end(self) -> None:
+        if self.bandit and self.trainer.is_global_zero:
+            self._write_search()
+
+    def _write_search(self) -> None:
+        summary = {"finished": True, "task": self.task_name, "ran_on": str(self.device)}
+        summary |= {"world_size": self.trainer.world_size, "torch": torch.__version__, "as_published": self.as_published}
+        path = Path(self.trainer.log_dir or self.trainer.default_root_dir) / "search.json"
+        write_json(path, summary | self.bandit.summary() | {"config": self.config})
+        print(f"\nKAB search: K = {self.bandit.best}   (insert_layer={self.bandit.best}; details in {path})")
+
+    # Evaluation
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._evaluate(self.task.validate[dataloader_idx], batch)
+
+    def on_validation_epoch_end(self) -> None:
+        self._report(self.task.validate)
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
+        split = self.trainer.datamodule.test[dataloader_idx]
+        logits = self._evaluate(split, batch)
+        if self.task.submission:
+            id_name, answer_name = self.task.submission
+            chosen = [self.answers[label] for label in logits.argmax(1).tolist()]
+            self.predictions += [
+                {id_name: question, answer_name: answer}
+                for question, answer in zip(batch["question_id"], chosen, strict=True)
+            ]
+
+    def on_test_epoch_end(self) -> None:
+        data = self.trainer.datamodule
+        if data.labelled(data.test):
+            self._report(data.test)
+        if self.task.submission:
+            predictions, self.predictions = gather(self.predictions), []
+            if self.trainer.is_global_zero:
+                questions = data.questions(data.test).question_ids()
+                write_predictions(self.predictions_path, predictions, questions, self.task.submission[0])
+
+    def _evaluate(self, split: str, batch: dict[str, Any]) -> Tensor:
+        logits = self.model(batch, self.best_layer)
+        scores = self.task.score(logits, batch["targets"])
+        total = torch.stack([scores.sum(), scores.new_tensor(len(scores))])
+        self.totals[split] = self.totals.get(split, 0) + total
+        return logits
+
+    def _report(self, splits: Sequence[str]) -> None:
+        none = torch.zeros(2, device=self.device)
+        totals = {split: self.trainer.strategy.reduce(self.totals.get(split, none), reduce_op="sum") for split in splits}
+        self.totals = {}
+        if len(self.pick) > 1 and set(self.pick) <= set(splits):  # as published: SNLI-VE picks by dev and test together
+            totals["+".join(self.pick)] = sum(totals[split] for split in self.pick)
+        for split, (score, rows) in totals.items():
+            self.log(self._metric_name(split, self.task.metric), score / rows, prog_bar=True)
+
+    def _metric_name(self, split: str, metric: str) -> str:
+        return f"{self.task_name}/{split}/{metric}"
+
+    # Checkpoints
+
+    def describe(self) -> dict[str, Any]:
+        """What a checkpoint must agree on with the run that loads it."""
+        return {
+            "task": self.task_name,
+            "language_model": type(self.model.backbone).__name__,
+            "search_stage": self.bandit is not None,
+            "insert_layer": self.insert_layer,
+            "use_adapter": self.model.use_adapter,
+            "as_published": self.as_published,
+            "answers": self.answers,
+            "frozen": fingerprint(self.model),
+        }
+
+    def load_weights(self, weights: dict[str, Tensor], description: dict[str, Any]) -> None:
+        """Take up trained weights, exactly, from a run of the same description."""
+        refuse_other(description, self.describe())
+        load_trained(self, weights)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["state_dict"] = trained_state(self)
+        checkpoint["description"] = self.describe() | {"config": self.config}
+        if self.bandit:
+            checkpoint["bandit"] = self.bandit.state_dict() | {"arm": self.arm}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.load_weights(checkpoint["state_dict"], checkpoint["description"])
+        if self.bandit:
+            self.arm = checkpoint["bandit"].pop("arm")
+            self.bandit.load_state_dict(checkpoint["bandit"])
+
+    # Optimiser
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        settings = self.optimizer_settings
+        rate = settings["learning_rate"]
+        groups = parameter_groups(
+            self.model.named_parameters(), rate, settings["weight_decay"], settings["lr_mult"], self.as_published
+        )
+        optimizer = OPTIMIZERS[settings["optim_type"]](groups, rate)
+        schedule = build_schedule(
+            optimizer,
+            int(self.trainer.estimated_stepping_batches),
+            settings["warmup_steps"],
+            settings["decay_power"],
+            settings["end_lr"],
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _epochs(loader: DataLoader) -> Iterator[Iterable[dict[str, Any]]]:
+    """The loader again and again, shuffled anew each time."""
+    for epoch in itertools.count():
+        loader.sampler.set_epoch(epoch)
+        yield loader

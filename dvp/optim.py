@@ -1,0 +1,64 @@
+"""Optimiser, parameter groups and learning-rate schedules, in optimiser updates."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from transformers import (
+    get_constant_schedule_with_warmup,
+    get_cosine_schedule_with_warmup,
+    get_polynomial_decay_schedule_with_warmup,
+)
+
+
+def parameter_groups(
+    named: Iterable[tuple[str, nn.Parameter]],
+    learning_rate: float,
+    weight_decay: float,
+    lr_mult: float,
+    as_published: bool = False,
+) -> list[dict]:
+    """Four groups of the trainable parameters: decayed or not, times body or head (whose rate is times lr_mult).
+
+    Not decayed: every bias (T5's relative position bias too) and every norm.
+    """
+    groups = [
+        {"params": [], "names": [], "weight_decay": decay, "lr": rate}
+        for rate in (learning_rate, learning_rate * lr_mult)
+        for decay in (weight_decay, 0.0)
+    ]
+    for name, parameter in named:
+        if not parameter.requires_grad:
+            continue
+        in_head = name.startswith("head.")
+        undecayed = "bias" in name or "norm" in name.lower()
+        if as_published and name == "head.norm.weight":
+            undecayed = False  # Published: the classifier's LayerNorm is decayed, since its name there says no "norm".
+        group = groups[2 * in_head + undecayed]
+        group["params"].append(parameter)
+        group["names"].append(name)
+    return groups
+
+
+OPTIMIZERS = {
+    "adamw": lambda groups, rate: torch.optim.AdamW(groups, rate, betas=(0.9, 0.98), eps=1e-8),
+    "adam": lambda groups, rate: torch.optim.Adam(groups, rate),
+    "sgd": lambda groups, rate: torch.optim.SGD(groups, rate, momentum=0.9),
+}
+
+
+def build_schedule(
+    optimizer: Optimizer, total_steps: int, warmup_steps: int | float, decay_power: float | str, end_lr: float
+) -> LRScheduler:
+    """Linear warm-up, then constant, cosine or polynomial decay over `total_steps` optimiser updates.
+
+    warmup_steps: a count, or as a float the share of total_steps. decay_power: "constant", "cosine" or the power.
+    """
+    warmup = int(total_steps * warmup_steps) if isinstance(warmup_steps, float) else warmup_steps
+    if decay_power == "constant":
+        return get_constant_schedule_with_warmup(optimizer, warmup)
+    if decay_power == "cosine":
+        return get_cosine_schedule_with_warmup(optimizer, warmup, total_steps)
+    return get_polynomial_decay_schedule_with_warmup(optimizer, warmup, total_steps, lr_end=end_lr, power=decay_power)

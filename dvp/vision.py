@@ -1,0 +1,32 @@
+"""The frozen image encoder: CLIP's tokens, always in eval mode, never with a gradient."""
+
+import torch
+from torch import Tensor, nn
+
+import clip
+
+
+class FrozenVision(nn.Module):
+    """Image tokens (B, N, Dv): CLIP's last hidden state, class token first, no post-norm, no projection."""
+
+    def __init__(self, name_or_path: str):
+        super().__init__()
+        self.encoder = clip.load(name_or_path)
+
+    @property
+    def width(self) -> int:
+        """Width Dv of the image tokens."""
+        return self.encoder.config.hidden_size
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the square pictures that the encoder's position table is made for."""
+        return self.encoder.config.image_size
+
+    def train(self, mode: bool = True) -> "FrozenVision":
+        """Stays in eval mode whatever `mode` says: the tokens of an image are always the same."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        return self.encoder(pixel_values=batch["pixel_values"]).last_hidden_state
