@@ -1,5 +1,6 @@
 """From the config to data, module and trainer: the only place below run.py that reads config keys."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,11 @@ def build_data(config: dict[str, Any]) -> QuestionData:
     """The splits of the configured task."""
     task = TASKS[config["datasets"]]
     test = (config["test_split"],) if config["datasets"] == "vqa" else task.test
-    size = config["image_size"]
     return QuestionData(
         task,
         config["data_root"],
         BACKBONES[family_of(config["tokenizer"])].tokenizer(config["tokenizer"]),
-        clip.Preprocess(size),
+        functools.partial(clip.preprocess, size=config["image_size"]),
         pick=_pick(config),
         test=test if config["test_only"] else (),
         batch_size=config["per_gpu_batchsize"],
@@ -56,7 +56,9 @@ def build_module(config: dict[str, Any], data: QuestionData) -> DVPModule:
     insert_layer = None if config["search_stage"] else _insert_layer(config, layers)
     vision = FrozenVision(config["clip_model"])
     if vision.image_size != config["image_size"]:
-        raise UserError(f"image_size={config['image_size']} but {config['clip_model']} takes {vision.image_size} pixels.")
+        raise UserError(
+            f"image_size={config['image_size']} but {config['clip_model']} takes {vision.image_size} pixels."
+        )
     model = DVP(
         vision,
         vision.width,
@@ -140,7 +142,9 @@ def _insert_layer(config: dict[str, Any], layers: int) -> int:
         layer = latest_search(Path(config["log_dir"]), config)
     if not 0 <= layer < layers:
         # Published: such a layer is never reached and the image is silently left out.
-        raise UserError(f"insert_layer={layer} is outside this model: {config['tokenizer']} has layers 0 to {layers - 1}.")
+        raise UserError(
+            f"insert_layer={layer} is outside this model: {config['tokenizer']} has layers 0 to {layers - 1}."
+        )
     return layer
 
 

@@ -1,9 +1,9 @@
 """Checkpoints that hold what was trained: a folder of safetensors and JSON, no pickle.
 
-    weights.safetensors     exactly the trainable parameters
-    description.json        config, task, K, answers, and a fingerprint of the frozen base
-    training.safetensors    optimiser moments and other tensors of Lightning's state
-    training.json           the rest of Lightning's state: loops, schedules, callbacks, the search
+weights.safetensors     exactly the trainable parameters
+description.json        config, task, K, answers, and a fingerprint of the frozen base
+training.safetensors    optimiser moments and other tensors of Lightning's state
+training.json           the rest of Lightning's state: loops, schedules, callbacks, the search
 """
 
 import hashlib
@@ -60,7 +60,9 @@ def read_checkpoint(path: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     folder = Path(path)
     if not folder.exists():
-        raise UserError(f"load_path={path} does not exist: give a checkpoint folder (result/.../checkpoints/<name>.ckpt).")
+        raise UserError(
+            f"load_path={path} does not exist: give a checkpoint folder (result/.../checkpoints/<name>.ckpt)."
+        )
     if not (folder / "description.json").is_file():
         raise UserError(f"{path} is no checkpoint of this project: it has no description.json.")
     try:

@@ -27,7 +27,9 @@ class VisualTokenCompressor(nn.Module):
         super().__init__()
         width = width or hidden_size
         if width % num_heads:
-            raise UserError(f"num_heads={num_heads} does not divide the compressor's width {width}: choose one that does.")
+            raise UserError(
+                f"num_heads={num_heads} does not divide the compressor's width {width}: choose one that does."
+            )
         self.num_heads = num_heads
         self.dropout = dropout
         self.query = nn.Linear(hidden_size, width)

@@ -73,7 +73,9 @@ def defaults():
     num_nodes = 1
     cpu_processes = 1  # with num_gpus=0: gloo processes, to try what several devices do
     strategy = "auto"  # of Lightning: auto, ddp, fsdp, deepspeed_stage_2, ...
-    precision = "auto"  # 16, 32, "bf16" or auto: bf16 where the GPU has it, 32 on a CPU and for T5 on older GPUs, else 16
+    precision = (
+        "auto"  # 16, 32, "bf16" or auto: bf16 where the GPU has it, 32 on a CPU and for T5 on older GPUs, else 16
+    )
     num_workers = 8  # processes that load data, per device
     batch_size = 256  # rows per optimiser update, all devices and accumulation together
     per_gpu_batchsize = 0  # rows per device and pass; you choose what fits
@@ -151,24 +153,22 @@ ex.add_named_config("shapes", SHAPES)
 ex.named_configs["shapes"].__doc__ = "Any experiment on the embedded world, on a laptop; goes last."
 
 
-def check_command_line(argv: Sequence[str]) -> dict[str, Any]:
-    """The `key=value` updates of a command line; refuses unknown names and keys before anything is loaded.
+def check_command_line(command: str | None, words: Sequence[str]) -> dict[str, Any]:
+    """The `key=value` updates among the words after `with`; refuses unknown names and keys before anything is loaded.
 
     Raises UserError with the nearest right name.
     """
-    words = list(argv[1:])
-    commands = [word for word in words[: words.index("with") if "with" in words else None] if not word.startswith("-")]
-    keys, names = list(ex.configurations[0](preset={}).keys()), list(ex.named_configs)
-    for command in commands[:1]:
-        _known("command", command, [*ex.commands, "help"])
+    if command:
+        _known("command", command, list(ex.commands))
+    settings = list(ex.configurations[0](preset={}))
     updates: dict[str, Any] = {}
-    for word in words[words.index("with") + 1 :] if "with" in words else []:
+    for word in words:
         key, equals, value = word.partition("=")
         if equals:
-            _known("setting", key, keys)
+            _known("setting", key, settings)
             updates[key] = _literal(value)
-        elif not word.endswith((".json", ".yaml")):
-            _known("experiment", word, names)
+        elif not word.endswith((".json", ".yaml")):  # a saved config
+            _known("experiment", word, list(ex.named_configs))
     return updates
 
 
@@ -216,13 +216,17 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
+def one_task(datasets: str | Sequence[str]) -> str:
+    """The one task that `datasets` names, itself or as a list of one."""
+    names = [datasets] if isinstance(datasets, str) else list(datasets)
+    if len(names) != 1:
+        raise UserError(f"datasets={names} is wrong: a run takes one data set, {', '.join(TASKS)}.")
+    return names[0]
+
+
 def check(config: dict[str, Any]) -> dict[str, Any]:
     """The config of a run with `datasets` as one name and placeholders filled in; raises UserError at a wrong value."""
-    config = dict(config)
-    if isinstance(config["datasets"], list | tuple):
-        if len(config["datasets"]) != 1:
-            raise UserError(f"datasets={config['datasets']}: a run takes one data set, {', '.join(TASKS)}.")
-        config["datasets"] = config["datasets"][0]
+    config = config | {"datasets": one_task(config["datasets"])}
     config["tokenizer"] = str(config["tokenizer"]).format(language_model=str(config["language_model"]).lower())
     for key, (holds, what) in RULES.items():
         if not holds(config[key]):

@@ -31,7 +31,9 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         else:
             temporary.replace(path)
     except OSError as error:
-        raise UserError(f"{path} could not be written ({error.strerror or error}): free the place or choose another.") from error
+        raise UserError(
+            f"{path} could not be written ({error.strerror or error}): free the place or choose another."
+        ) from error
     finally:
         remove(temporary)
 

@@ -121,7 +121,11 @@ class DVPModule(pl.LightningModule):
 
     def _write_search(self) -> None:
         summary = {"finished": True, "task": self.task_name, "ran_on": str(self.device)}
-        summary |= {"world_size": self.trainer.world_size, "torch": torch.__version__, "as_published": self.as_published}
+        summary |= {
+            "world_size": self.trainer.world_size,
+            "torch": torch.__version__,
+            "as_published": self.as_published,
+        }
         path = Path(self.trainer.log_dir or self.trainer.default_root_dir) / "search.json"
         write_json(path, summary | self.bandit.summary() | {"config": self.config})
         print(f"\nKAB search: K = {self.bandit.best}   (insert_layer={self.bandit.best}; details in {path})")
@@ -153,7 +157,8 @@ class DVPModule(pl.LightningModule):
             predictions, self.predictions = gather(self.predictions), []
             if self.trainer.is_global_zero:
                 questions = data.questions(data.test).question_ids()
-                write_predictions(self.predictions_path, predictions, questions, self.task.submission[0])
+                about = {"splits": data.test, "as_published": self.as_published, "config": self.config}
+                write_predictions(self.predictions_path, predictions, questions, self.task.submission[0], about)
 
     def _evaluate(self, split: str, batch: dict[str, Any]) -> Tensor:
         logits = self.model(batch, self.best_layer)
@@ -164,7 +169,9 @@ class DVPModule(pl.LightningModule):
 
     def _report(self, splits: Sequence[str]) -> None:
         none = torch.zeros(2, device=self.device)
-        totals = {split: self.trainer.strategy.reduce(self.totals.get(split, none), reduce_op="sum") for split in splits}
+        totals = {
+            split: self.trainer.strategy.reduce(self.totals.get(split, none), reduce_op="sum") for split in splits
+        }
         self.totals = {}
         if len(self.pick) > 1 and set(self.pick) <= set(splits):  # as published: SNLI-VE picks by dev and test together
             totals["+".join(self.pick)] = sum(totals[split] for split in self.pick)

@@ -33,7 +33,7 @@ def family_of(name_or_path: str) -> str:
                 f"{name_or_path} holds no weights (model.safetensors or pytorch_model*.bin): "
                 "put them beside its config.json."
             )
-    elif name_or_path.startswith((".", "/", "~")):
+    elif name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1:
         raise UserError(f"There is no folder {name_or_path}: tokenizer= takes a folder or a Hugging Face hub name.")
     try:
         family = AutoConfig.from_pretrained(name_or_path).model_type
@@ -43,7 +43,9 @@ def family_of(name_or_path: str) -> str:
             f"copy its folder (config.json, tokenizer files, weights) here and pass tokenizer=./{folder.name}."
         ) from error
     if family not in BACKBONES:
-        raise UserError(f"{name_or_path} is a {family!r} model; the language model must be one of {', '.join(BACKBONES)}.")
+        raise UserError(
+            f"{name_or_path} is a {family!r} model; the language model must be one of {', '.join(BACKBONES)}."
+        )
     return family
 
 

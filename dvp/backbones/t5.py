@@ -34,7 +34,13 @@ class T5(LanguageBackbone):
         query = (memory * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True)  # (B, 1, D)
         memory_mask = self._mask(hidden, keep, memory)  # (B, 1, 1, S)
         return self.attend(
-            State(hidden, torch.ones_like(start, dtype=torch.bool), memory=memory, memory_mask=memory_mask, fixed_query=query)
+            State(
+                hidden,
+                torch.ones_like(start, dtype=torch.bool),
+                memory=memory,
+                memory_mask=memory_mask,
+                fixed_query=query,
+            )
         )
 
     def attend(self, state: State) -> State:

@@ -20,7 +20,9 @@ def open_table(data_root: str, files: str, split: str) -> pa.Table:
         raise UserError(f"data_root={data_root!r} is not a folder: give the folder with the Arrow files, see DATA.md.")
     if not path.is_file():
         have = ", ".join(sorted(found.name for found in path.parent.glob("*.arrow"))) or "no Arrow file"
-        raise UserError(f"{path} is missing ({path.parent} has {have}): make it with `python run.py convert`, see DATA.md.")
+        raise UserError(
+            f"{path} is missing ({path.parent} has {have}): make it with `python run.py convert`, see DATA.md."
+        )
     try:
         table = pa.ipc.open_file(pa.memory_map(str(path), "r")).read_all()
     except pa.ArrowInvalid as error:
@@ -47,7 +49,9 @@ def read_answers(data_root: str, task: Task) -> list[str]:
         labels, answers = (_flatten(table[name]) for name in ("answer_labels", "answers"))
         found.update(zip(labels, answers, strict=True))
     if not found:
-        raise UserError(f"{data_root} has neither {stored.name} nor a labelled row of {task.files}: convert the raw data again.")
+        raise UserError(
+            f"{data_root} has neither {stored.name} nor a labelled row of {task.files}: convert the raw data again."
+        )
     return [found.get(label, "") for label in range(max(found) + 1)]
 
 

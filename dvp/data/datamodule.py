@@ -46,7 +46,9 @@ class QuestionData(pl.LightningDataModule):
         self.answers = read_answers(data_root, task)
         self.collate = Collate(tokenizer, task, len(self.answers), max_text_len)
         if not len(self.questions(task.train, labelled_only=True)):
-            raise UserError(f"The training tables of {task.files} in {data_root} hold no question: convert the raw data again.")
+            raise UserError(
+                f"The training tables of {task.files} in {data_root} hold no question: convert the raw data again."
+            )
 
     def questions(self, splits: tuple[str, ...], labelled_only: bool = False) -> Questions:
         """The questions of these splits, in the order of the tables."""

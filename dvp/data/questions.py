@@ -21,7 +21,9 @@ class Questions(Dataset):
     Rows are dicts: pixel_values (3, H, W), text, labels, scores, and question_id where the table has one.
     """
 
-    def __init__(self, tables: list[pa.Table], task: Task, transform: Callable[[Image.Image], Tensor], labelled_only: bool):
+    def __init__(
+        self, tables: list[pa.Table], task: Task, transform: Callable[[Image.Image], Tensor], labelled_only: bool
+    ):
         self.tables = tables
         self.task = task
         self.transform = transform

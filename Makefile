@@ -1,0 +1,36 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Both set up .venv first.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format configs clean
+
+help: ## List the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv/ready: requirements.txt requirements-dev.txt constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt -c constraints.txt
+	touch $@
+
+setup: .venv/ready ## Make .venv and install the tested versions
+
+demo: setup ## The whole method on embedded data: search K, train at K, with adapters, answer the test questions
+	$(BIN)/python -m dvp.shapes.demo
+
+test: setup ## Run all tests
+	$(BIN)/python -m pytest
+
+check: setup ## Lint
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+format: setup ## Format and fix what can be fixed
+	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+configs: setup ## Print the named experiments
+	$(BIN)/python run.py print_named_configs
+
+clean: ## Remove the embedded data and the runs on it
+	rm -rf datasets/shapes result/shapes
