@@ -48,8 +48,8 @@ def build_module(config: dict[str, Any], data: QuestionData) -> DVPModule:
     family = family_of(config["tokenizer"])
     if family != config["language_model"].lower():
         raise UserError(
-            f"language_model={config['language_model']} but tokenizer={config['tokenizer']} holds a {family.upper()} model: "
-            "make the two agree."
+            f"language_model={config['language_model']} but tokenizer={config['tokenizer']} holds a {family.upper()} "
+            "model: make the two agree."
         )
     backbone = load_backbone(config["tokenizer"], as_published=config["as_published"])
     layers = len(backbone.layers)

@@ -73,9 +73,7 @@ def defaults():
     num_nodes = 1
     cpu_processes = 1  # with num_gpus=0: gloo processes, to try what several devices do
     strategy = "auto"  # of Lightning: auto, ddp, fsdp, deepspeed_stage_2, ...
-    precision = (
-        "auto"  # 16, 32, "bf16" or auto: bf16 where the GPU has it, 32 on a CPU and for T5 on older GPUs, else 16
-    )
+    precision = "auto"  # 16, 32, bf16 or auto: 32 on a CPU, bf16 where the GPU has it; else 32 for T5, 16 for others
     num_workers = 8  # processes that load data, per device
     batch_size = 256  # rows per optimiser update, all devices and accumulation together
     per_gpu_batchsize = 0  # rows per device and pass; you choose what fits

@@ -24,7 +24,7 @@ class DVPModule(pl.LightningModule):
     """Trains, searches, validates and answers with a DVP model on one task.
 
     insert_layer: K of an adaption; None while searching. pick: the splits whose score rewards the search and picks the
-    checkpoint. optimizer: settings of `dvp.optim`. config: the run's settings, only to be written down with its results.
+    checkpoint. optimizer: settings of `dvp.optim`. config: the run's settings, to be written down with its results.
     """
 
     def __init__(

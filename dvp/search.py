@@ -104,8 +104,8 @@ def latest_search(log_dir: Path, config: dict[str, Any]) -> int:
     if not found:
         experiment = f"dvp_search_{config['language_model'].lower()}_{config['datasets']}"
         raise UserError(
-            f"insert_layer=auto found no finished search of {config['tokenizer']} on {config['datasets']} in {log_dir}: "
-            f"run `python run.py with {experiment} ...` first, or give a layer."
+            f"insert_layer=auto found no finished search of {config['tokenizer']} on {config['datasets']} "
+            f"in {log_dir}: run `python run.py with {experiment} ...` first, or give a layer."
         )
     _, path, layer = max(found)
     print(f"insert_layer=auto: K = {layer}, from {path}")

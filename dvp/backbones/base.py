@@ -59,7 +59,7 @@ class LanguageBackbone(nn.Module):
 
     @classmethod
     def tokenizer(cls, name_or_path: str) -> Any:
-        """The family's tokenizer, which ends every text with its end token and pads with id 0 where it has no own pad."""
+        """The family's tokenizer: it ends every text with its end token and pads with id 0 where it has no own pad."""
         tokenizer = AutoTokenizer.from_pretrained(name_or_path, **cls.tokenizer_options)
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.unk_token  # LLaMA: the published padding id, 0, is <unk>
