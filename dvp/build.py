@@ -54,7 +54,7 @@ def build_module(config: dict[str, Any], data: QuestionData) -> DVPModule:
     backbone = load_backbone(config["tokenizer"], as_published=config["as_published"])
     layers = len(backbone.layers)
     insert_layer = None if config["search_stage"] else _insert_layer(config, layers)
-    vision = FrozenVision(config["clip_model"])
+    vision = FrozenVision(clip.load(config["clip_model"]))
     if vision.image_size != config["image_size"]:
         raise UserError(
             f"image_size={config['image_size']} but {config['clip_model']} takes {vision.image_size} pixels."

@@ -5,6 +5,7 @@ Legend: B batch, N image tokens, Dv their width, T text tokens, D hidden size of
 
 from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -41,13 +42,22 @@ class VisualTokenCompressor(nn.Module):
             nn.init.normal_(self.token_types.weight, std=0.02)
 
     def forward(self, query: Tensor, image_tokens: Tensor) -> Tensor:
-        """The prompt (B, 1, D) that `query` (B, 1, D) draws from `image_tokens` (B, N, Dv)."""
-        q, k, v = (
-            layer(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, 1 or N, W / heads)
-            for layer, x in ((self.query, query), (self.key, image_tokens), (self.value, image_tokens))
-        )
-        drawn = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
-        return self.merge(drawn.transpose(1, 2).flatten(2))  # (B, 1, D)
+        """The prompt (B, 1, D) that `query` (B, 1, D) draws from `image_tokens` (B, N, Dv).
+
+        With one query the key and value projections move out of the sum over the tokens: q . (Wk x) = (Wk' q) . x and
+        sum a Wv x = Wv (sum a x). So they are applied once, not N times, which for 197 tokens is a fiftieth of the work.
+        """
+        q = self._heads(self.query(query)[:, 0])  # (B, heads, W / heads)
+        asked = torch.einsum("bhw,hwv->bhv", q, self._heads(self.key.weight, dim=0))  # (B, heads, Dv)
+        scores = asked @ image_tokens.transpose(1, 2) + (q * self._heads(self.key.bias)).sum(-1, keepdim=True)
+        attention = torch.softmax(scores / q.shape[-1] ** 0.5, dim=-1)  # (B, heads, N)
+        attention = F.dropout(attention, self.dropout, self.training)
+        drawn = torch.einsum("bhv,hwv->bhw", attention @ image_tokens, self._heads(self.value.weight, dim=0))
+        drawn = drawn + attention.sum(-1, keepdim=True) * self._heads(self.value.bias)  # (B, heads, W / heads)
+        return self.merge(drawn.flatten(1))[:, None]  # (B, 1, D)
+
+    def _heads(self, x: Tensor, dim: int = -1) -> Tensor:
+        return x.unflatten(dim, (self.num_heads, -1))
 
     def insert(self, backbone: LanguageBackbone, state: State, image_tokens: Tensor) -> State:
         """The state with the prompt in front of the text. The query is taken before the types are added."""

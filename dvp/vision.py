@@ -2,16 +2,18 @@
 
 import torch
 from torch import Tensor, nn
-
-import clip
+from transformers import CLIPVisionModel
 
 
 class FrozenVision(nn.Module):
-    """Image tokens (B, N, Dv): CLIP's last hidden state, class token first, no post-norm, no projection."""
+    """Image tokens (B, N, Dv): CLIP's last hidden state, class token first, no post-norm, no projection.
 
-    def __init__(self, name_or_path: str):
+    `encoder` is what `clip.load` returns. A batch that brings its `image_tokens` along is not encoded again.
+    """
+
+    def __init__(self, encoder: CLIPVisionModel):
         super().__init__()
-        self.encoder = clip.load(name_or_path)
+        self.encoder = encoder.eval().requires_grad_(False)
 
     @property
     def width(self) -> int:
@@ -29,4 +31,6 @@ class FrozenVision(nn.Module):
 
     @torch.no_grad()
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        if "image_tokens" in batch:
+            return batch["image_tokens"]
         return self.encoder(pixel_values=batch["pixel_values"]).last_hidden_state

@@ -1,6 +1,7 @@
 """T5: the encoder reads the text, the prompt goes in front of the decoder's start token.
 
-The mean of the encoder output asks the compressor; the last position is classified. The decoder is not causal over [prompt, start], as published.
+The mean of the encoder output asks the compressor; the last position is classified. The decoder is not causal over
+[prompt, start], as published.
 """
 
 from dataclasses import replace

@@ -1,8 +1,11 @@
 """The LightningDataModule: which split feeds training, validation, test and the search."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from PIL import Image
@@ -10,9 +13,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 
 from dvp.data.arrow import open_table, read_answers
+from dvp.data.pictures import cache_rows, encode_missing, picture_hashes
 from dvp.data.questions import Collate, Questions
 from dvp.errors import UserError
 from dvp.tasks import Task
+from dvp.token_cache import TokenCache
 
 
 class QuestionData(pl.LightningDataModule):
@@ -42,7 +47,10 @@ class QuestionData(pl.LightningDataModule):
         self.num_workers, self.seed = num_workers, seed
         self.transform = transform
         splits = dict.fromkeys((*task.train, *task.validate, *pick, *test))
+        self.data_root = Path(data_root)
         self.tables = {split: open_table(data_root, task.files, split) for split in splits}
+        self.cache: TokenCache | None = None
+        self.picture_rows: dict[str, np.ndarray] = {}  # split -> row in the cache of every picture
         self.answers = read_answers(data_root, task)
         self.collate = Collate(tokenizer, task, len(self.answers), max_text_len)
         if not len(self.questions(task.train, labelled_only=True)):
@@ -52,7 +60,38 @@ class QuestionData(pl.LightningDataModule):
 
     def questions(self, splits: tuple[str, ...], labelled_only: bool = False) -> Questions:
         """The questions of these splits, in the order of the tables."""
-        return Questions([self.tables[split] for split in splits], self.task, self.transform, labelled_only)
+        rows = [self.picture_rows[split] for split in splits] if self.cache else None
+        return Questions([self.tables[split] for split in splits], self.task, self.transform, labelled_only, rows)
+
+    def use_cache(self, cache: TokenCache, encode: Callable[[Tensor], Tensor]) -> None:
+        """From now on hand out image tokens of `cache`, once the pictures that it lacks are encoded, by all ranks.
+
+        encode: pixel values (B, 3, H, W) to image tokens (B, N, Dv).
+        """
+        barrier = self.trainer.strategy.barrier
+        hashes = {split: self._picture_hashes(split, cache) for split in self.tables}
+        with cache.building() if self._rank == 0 else nullcontext():
+            barrier("another run may have built the cache")
+            cache.open()
+            encode_missing(
+                cache,
+                [(self.tables[split], hashes[split]) for split in self.tables],
+                self.transform,
+                encode,
+                batch_size=self.batch_size,
+                num_workers=self.num_workers,
+                rank=self._rank,
+                world_size=self._world_size,
+            )
+            barrier("all ranks have written their share")
+        cache.open()
+        self.cache = cache
+        self.picture_rows = {split: cache_rows(cache, found) for split, found in hashes.items()}
+
+    def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
+        if self.cache:
+            batch["image_tokens"] = self.cache.gather(batch.pop("image_row"))  # (B, N, Dv)
+        return batch
 
     def labelled(self, splits: tuple[str, ...]) -> bool:
         """Whether these splits come with answers, so that they can be scored here."""
@@ -89,6 +128,10 @@ class QuestionData(pl.LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             collate_fn=self.collate,
         )
+
+    def _picture_hashes(self, split: str, cache: TokenCache) -> list[str]:
+        path = self.data_root / f"{self.task.files}_{split}.arrow"
+        return picture_hashes(path, self.tables[split], cache.folder.parent / "pictures")
 
     @property
     def _rank(self) -> int:

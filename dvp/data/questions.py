@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from dvp.data.arrow import question_index
 from dvp.tasks import Task
@@ -18,15 +17,22 @@ from dvp.tasks import Task
 class Questions(Dataset):
     """The questions of one or more tables of a task, each with its image.
 
-    Rows are dicts: pixel_values (3, H, W), text, labels, scores, and question_id where the table has one.
+    Rows are dicts: text, labels, scores, question_id where the table has one, and pixel_values (3, H, W), or, where
+    `picture_rows` tells the place of every table row's picture in a token cache, that place as image_row.
     """
 
     def __init__(
-        self, tables: list[pa.Table], task: Task, transform: Callable[[Image.Image], Tensor], labelled_only: bool
+        self,
+        tables: list[pa.Table],
+        task: Task,
+        transform: Callable[[Image.Image], Tensor],
+        labelled_only: bool,
+        picture_rows: list[np.ndarray] | None = None,
     ):
         self.tables = tables
         self.task = task
         self.transform = transform
+        self.picture_rows = picture_rows
         places = [question_index(table) for table in tables]
         parts = [np.column_stack([np.full(len(place), i), place]) for i, place in enumerate(places)]
         self.index = np.concatenate(parts)  # (questions, 3): table, row, place
@@ -45,9 +51,10 @@ class Questions(Dataset):
         sample = {"text": table["questions"][row][place].as_py(), "labels": labels, "scores": scores}
         if "question_id" in table.column_names:
             sample["question_id"] = table["question_id"][row][place].as_py()
+        if self.picture_rows:
+            return sample | {"image_row": int(self.picture_rows[which][row])}
         with Image.open(io.BytesIO(table["image"][row].as_py())) as image:
-            sample["pixel_values"] = self.transform(image)
-        return sample
+            return sample | {"pixel_values": self.transform(image)}
 
     def question_ids(self) -> list[Any]:
         """The ids of all questions, in order."""
@@ -64,7 +71,10 @@ class Questions(Dataset):
 
 
 class Collate:
-    """Turns rows into a batch: input_ids and attention_mask (B, T), pixel_values (B, 3, H, W), targets, question_id."""
+    """Turns rows into a batch: input_ids and attention_mask (B, T), targets, question_id, and the images.
+
+    Images are pixel_values (B, 3, H, W), or image_row (B,) into a token cache.
+    """
 
     def __init__(self, tokenizer: Any, task: Task, num_answers: int, max_text_len: int):
         self.tokenizer = tokenizer
@@ -80,10 +90,11 @@ class Collate:
             max_length=self.max_text_len,
             return_tensors="pt",
         )
+        image = "image_row" if "image_row" in rows[0] else "pixel_values"
         batch = {
             "input_ids": text["input_ids"],  # (B, T)
             "attention_mask": text["attention_mask"],  # (B, T)
-            "pixel_values": torch.stack([row["pixel_values"] for row in rows]),  # (B, 3, H, W)
+            image: default_collate([row[image] for row in rows]),  # (B, 3, H, W) or (B,)
             "targets": self.task.targets(
                 [row["labels"] for row in rows], [row["scores"] for row in rows], self.num_answers
             ),

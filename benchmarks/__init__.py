@@ -1,0 +1,1 @@
+"""Timings and counts at real size; never part of the tests."""

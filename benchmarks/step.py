@@ -1,0 +1,215 @@
+"""Seconds, floating-point operations and bytes of one step at real size, with random weights, no downloads.
+
+    python -m benchmarks.step --language-model bert --mode train,train_adapter,search,infer --batch 8 \
+        --image-tokens live,cache --json out.json
+
+Prints a table and writes a list of rows. A search step is one update and the scoring of five drawn arms on half a batch.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import BertConfig, CLIPVisionConfig, CLIPVisionModel, LlamaConfig, T5Config
+
+from dvp.backbones import BACKBONES
+from dvp.checkpoint import trained_state
+from dvp.model import DVP
+from dvp.optim import OPTIMIZERS, parameter_groups
+from dvp.search import KArmedBandit
+from dvp.tasks import TASKS
+from dvp.vision import FrozenVision
+
+ANSWERS = 3129  # VQAv2
+TEXT = 16  # tokens
+ARMS = 5  # scored per search step
+
+# BERT-base, T5-base and LLaMA-7B as their own config.json say; ViT-B/16 as the published configs use it.
+CONFIGS = {
+    "bert": BertConfig(),
+    "t5": T5Config(d_model=768, d_kv=64, d_ff=3072, num_layers=12, num_heads=12, decoder_start_token_id=0),
+    "llama": LlamaConfig(pad_token_id=0),
+}
+VISION = CLIPVisionConfig(patch_size=16, hidden_size=768, intermediate_size=3072, num_attention_heads=12)
+MODES = ("train", "train_adapter", "search", "infer")
+
+
+def build(language_model: str, mode: str, device: torch.device) -> DVP:
+    """The model of one mode with random weights."""
+    backbone = BACKBONES[language_model]
+    config = CONFIGS[language_model]
+    frozen = language_model == "llama"
+    with torch.device(device):
+        language = backbone.model_class._from_config(
+            config,
+            dtype=torch.bfloat16 if frozen and device.type == "cuda" else torch.float32,
+            **backbone.model_options,
+        )
+        return DVP(
+            FrozenVision(CLIPVisionModel(VISION)),
+            VISION.hidden_size,
+            backbone(language),
+            ANSWERS,
+            arms=config.num_hidden_layers if mode == "search" else 1,
+            use_adapter=frozen or mode == "train_adapter",
+            num_heads=16 if frozen else 12,
+        )
+
+
+def random_batch(language_model: str, batch: int, image_tokens: str, device: torch.device) -> dict[str, Tensor]:
+    """A batch of full-length texts and random images or image tokens."""
+    ids = torch.randint(3, CONFIGS[language_model].vocab_size, (batch, TEXT), device=device)
+    ids[:, -1] = CONFIGS[language_model].eos_token_id or 3
+    size = VISION.image_size
+    tokens = (size // VISION.patch_size) ** 2 + 1
+    image = {
+        "live": {"pixel_values": torch.randn(batch, 3, size, size, device=device)},
+        "cache": {"image_tokens": torch.randn(batch, tokens, VISION.hidden_size, device=device)},
+    }[image_tokens]
+    targets = torch.rand(batch, ANSWERS, device=device)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "targets": targets} | image
+
+
+def make_step(
+    model: DVP, mode: str, language_model: str, batch: int, image_tokens: str, device: torch.device
+) -> Callable:
+    """The function that does one whole step."""
+    task = TASKS["vqa"]
+    rows = random_batch(language_model, batch, image_tokens, device)
+    half = random_batch(language_model, max(1, batch // 2), image_tokens, device)
+    layers = model.num_layers
+    optimizer = OPTIMIZERS["adamw"](parameter_groups(model.named_parameters(), 1e-4, 0.01, 10), 1e-4)
+    bandit = KArmedBandit(layers)
+
+    def infer() -> None:
+        with torch.inference_mode():
+            model.eval()(rows, layers // 2)
+
+    def train(layer: int = layers // 2) -> None:
+        task.loss(model.train()(rows, layer), rows["targets"]).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def search() -> None:
+        train(bandit.random_arm())
+        arms = bandit.sample(ARMS)
+        with torch.inference_mode():
+            logits = model.eval().forward_arms(half, arms)
+            bandit.update(arms, [float(100 * task.score(logits[arm], half["targets"]).mean()) for arm in arms])
+
+    step = {"infer": infer, "search": search}.get(mode, train)
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+
+    def whole() -> None:
+        with autocast:
+            step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return whole
+
+
+def seconds(step: Callable[[], None], repeats: int) -> list[float]:
+    """Wall-clock seconds of each of `repeats` runs after one to warm up."""
+    step()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - start)
+    return times
+
+
+def count_flops(step: Callable[[], None]) -> int:
+    """Floating-point operations of one run; attention is counted through its math backend."""
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops()
+
+
+def matmul_rate(device: torch.device) -> float:
+    """The machine's own operations per second in a large matrix product, in the dtype that the steps use."""
+    size, dtype = (8192, torch.bfloat16) if device.type == "cuda" else (2048, torch.float32)
+    a = torch.randn(size, size, device=device, dtype=dtype)
+
+    def multiply() -> None:
+        a @ a
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return 2 * size**3 / min(seconds(multiply, 5))
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Peak memory so far: of the device, or on a CPU of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def trained_bytes(model: nn.Module) -> int:
+    """Bytes of the weights in a checkpoint."""
+    return sum(tensor.nbytes for tensor in trained_state(model).values())
+
+
+def measure(language_model: str, mode: str, image_tokens: str, batch: int, device: torch.device, repeats: int) -> dict:
+    """One row of the table."""
+    torch.manual_seed(0)
+    model = build(language_model, mode, device)
+    step = make_step(model, mode, language_model, batch, image_tokens, device)
+    flops, times, rate = count_flops(step), seconds(step, repeats), matmul_rate(device)
+    return {
+        "language_model": language_model,
+        "mode": mode,
+        "image_tokens": image_tokens,
+        "batch": batch,
+        "seconds_median": statistics.median(times),
+        "seconds_min": min(times),
+        "samples_per_second": batch / statistics.median(times),
+        "gflop_per_sample": flops / batch / 1e9,
+        "peak_bytes": peak_bytes(device),
+        "checkpoint_bytes": trained_bytes(model),
+        "matmul_share": flops / min(times) / rate,
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()}-core CPU",
+    }
+
+
+def main() -> None:
+    """Measure every combination asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--language-model", choices=CONFIGS, default="bert")
+    parser.add_argument("--mode", default=",".join(MODES))
+    parser.add_argument("--image-tokens", default="live,cache")
+    parser.add_argument("--batch", default="8", help="sizes, separated by commas")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    rows = []
+    for batch in map(int, options.batch.split(",")):
+        for mode in options.mode.split(","):
+            for image_tokens in options.image_tokens.split(","):
+                row = measure(
+                    options.language_model, mode, image_tokens, batch, torch.device(options.device), options.repeats
+                )
+                rows.append(row)
+                print(
+                    "  ".join(
+                        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+                        for key, value in row.items()
+                    )
+                )
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

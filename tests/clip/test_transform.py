@@ -1,0 +1,50 @@
+"""clip.preprocess equals CLIP's own evaluation transform."""
+
+import numpy as np
+import pytest
+import torch
+from open_clip.transform import image_transform
+from PIL import Image
+from torchvision import transforms
+
+import clip
+
+SIZES = [(224, 224), (640, 480), (480, 641), (37, 500), (100, 99)]
+
+
+def noise(mode: str, size: tuple[int, int]) -> Image.Image:
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    return Image.fromarray(pixels).convert(mode)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("side", [224, 60])
+def test_equals_open_clips_and_torchvisions_transform(size, side):
+    image = noise("RGB", size)
+    mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+    plain = transforms.Compose(
+        [
+            transforms.Resize(side, interpolation=transforms.InterpolationMode.BICUBIC),
+            transforms.CenterCrop(side),
+            transforms.ToTensor(),
+            transforms.Normalize(mean, std),
+        ]
+    )
+    ours = clip.preprocess(image, side)
+    assert ours.shape == (3, side, side)
+    assert torch.equal(ours, plain(image))
+    assert torch.equal(ours, image_transform(side, is_train=False, mean=mean, std=std)(image))
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "CMYK", "LA", "I;16"])
+def test_every_picture_mode_is_made_rgb_before_it_is_resized(mode):
+    image = (
+        noise("L", (90, 70)).convert("I").convert("I;16") if mode == "I;16" else noise("RGB", (90, 70)).convert(mode)
+    )
+    assert torch.equal(clip.preprocess(image, 64), clip.preprocess(image.convert("RGB"), 64))
+
+
+def test_one_colour_stays_that_colour():
+    red = clip.preprocess(Image.new("RGB", (50, 80), (255, 0, 128)), 32)
+    expected = [(1 - 0.48145466) / 0.26862954, -0.4578275 / 0.26130258, (128 / 255 - 0.40821073) / 0.27577711]
+    torch.testing.assert_close(red, torch.tensor(expected)[:, None, None].expand(3, 32, 32))
