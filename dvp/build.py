@@ -14,8 +14,10 @@ from dvp.backbones import BACKBONES, family_of, load_backbone
 from dvp.checkpoint import TrainedOnly, read_checkpoint
 from dvp.data import QuestionData
 from dvp.errors import UserError
+from dvp.image_tokens import ImageTokens
 from dvp.model import DVP
 from dvp.module import DVPModule
+from dvp.published import load_published
 from dvp.search import latest_search
 from dvp.tasks import TASKS
 from dvp.vision import FrozenVision
@@ -33,7 +35,7 @@ def build_data(config: dict[str, Any]) -> QuestionData:
         pick=_pick(config),
         test=test if config["test_only"] else (),
         batch_size=config["per_gpu_batchsize"],
-        search_batch_size=max(1, config["batch_size"] // 2),
+        search_batch_size=max(1, config["batch_size"] // 2 // config["devices"]),
         max_text_len=config["max_text_len"],
         num_workers=config["num_workers"],
         seed=config["seed"],
@@ -70,7 +72,7 @@ def build_module(config: dict[str, Any], data: QuestionData) -> DVPModule:
         dropout=config["drop_rate"],
     )
     task = TASKS[config["datasets"]]
-    name = f"{task.files[:3]}_submit_{Path(config['load_path']).stem}.json"
+    name = f"{config['datasets']}_submit_{Path(config['load_path']).stem}.json"
     module = DVPModule(
         model,
         config["datasets"],
@@ -86,7 +88,9 @@ def build_module(config: dict[str, Any], data: QuestionData) -> DVPModule:
         config=config,
         predictions_path=Path(config["log_dir"]) / name,
     )
-    if config["load_path"]:
+    if Path(config["load_path"]).is_file():  # ours are folders
+        load_published(config["load_path"], module)
+    elif config["load_path"]:
         module.load_weights(*read_checkpoint(config["load_path"]))
     return module
 
@@ -105,10 +109,15 @@ def build_trainer(config: dict[str, Any], monitor: str) -> pl.Trainer:
     if strategy == "auto" and several:
         # While searching, the compressors of all arms but one get no gradient.
         strategy = "ddp_find_unused_parameters_true" if config["search_stage"] else "ddp"
-    callbacks = [
-        ModelCheckpoint(monitor=monitor, mode="max", save_top_k=1, save_last=True, auto_insert_metric_name=False),
+    callbacks: list[pl.Callback] = [
+        ModelCheckpoint(monitor=monitor, mode="max"),
+        ModelCheckpoint(filename="last", enable_version_counter=False),  # save_last skips epochs that are not the best
         LearningRateMonitor(logging_interval="step"),
     ]
+    if config["image_tokens"] != "live":
+        tokens = Path(config["data_root"]) / "image_tokens"
+        transform = f"clip.preprocess {config['image_size']}"
+        callbacks.append(ImageTokens(config["image_tokens"], tokens, transform, config["image_tokens_on"] == "device"))
     return pl.Trainer(
         accelerator="gpu" if config["num_gpus"] else "cpu",
         devices=config["num_gpus"] or config["cpu_processes"],
@@ -155,10 +164,6 @@ def _precision(config: dict[str, Any]) -> str:
         raise UserError(
             f"num_gpus={config['num_gpus']} but this machine has {available}: ask for fewer, or num_gpus=0 for the CPU."
         )
-    if precision == 16 and t5:
-        raise UserError("precision=16 makes T5's activations overflow: use precision=bf16 or 32.")
-    if precision == 16 and not config["num_gpus"]:
-        raise UserError("precision=16 needs a GPU: on the CPU use precision=32 or bf16.")
     if precision == "auto":
         on_gpu = config["num_gpus"] > 0
         precision = 32 if not on_gpu else "bf16" if torch.cuda.is_bf16_supported() else 32 if t5 else 16

@@ -84,14 +84,14 @@ class DVPModule(pl.LightningModule):
         """One update of the weights; while searching, then one of the bandit, and a random arm for the next."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         if self.bandit:
-            if self.trainer.global_step > self.search_warmup_steps:
+            if self.trainer.global_step >= self.search_warmup_steps:  # this update is counted after the hook
                 self.search_step()
             self.arm = self.bandit.random_arm()
 
     def search_step(self) -> None:
         """Score sampled arms on a batch of the search split, averaged over ranks, and update the bandit."""
         arms = self.bandit.sample(self.search_sample)
-        scores = self.score_arms(self.transfer_batch_to_device(self._next_search_batch(), self.device, 0), arms)
+        scores = self.score_arms(self._next_search_batch(), arms)
         scores = self.trainer.strategy.reduce(scores, reduce_op="mean").tolist()
         self.bandit.update(arms, scores)
         best = self.bandit.best
@@ -113,20 +113,23 @@ class DVPModule(pl.LightningModule):
         if self.search_batches is None:
             loader = self.trainer.datamodule.search_dataloader()
             self.search_batches = itertools.chain.from_iterable(_epochs(loader))
-        return next(self.search_batches)
+        data = self.trainer.datamodule  # outside Lightning's loops its hooks are ours to call
+        batch = data.on_before_batch_transfer(next(self.search_batches), 0)
+        return data.on_after_batch_transfer(self.transfer_batch_to_device(batch, self.device, 0), 0)
 
     def on_train_end(self) -> None:
-        if self.bandit and self.trainer.is_global_zero:
-            self._write_search()
+        if self.bandit and not self.trainer.fast_dev_run:
+            folder = Path(self.trainer.log_dir)  # asked on all ranks, since it talks to them
+            if self.trainer.is_global_zero:
+                self._write_search(folder / "search.json")
 
-    def _write_search(self) -> None:
+    def _write_search(self, path: Path) -> None:
         summary = {"finished": True, "task": self.task_name, "ran_on": str(self.device)}
         summary |= {
             "world_size": self.trainer.world_size,
             "torch": torch.__version__,
             "as_published": self.as_published,
         }
-        path = Path(self.trainer.log_dir or self.trainer.default_root_dir) / "search.json"
         write_json(path, summary | self.bandit.summary() | {"config": self.config})
         print(f"\nKAB search: K = {self.bandit.best}   (insert_layer={self.bandit.best}; details in {path})")
 
@@ -176,7 +179,7 @@ class DVPModule(pl.LightningModule):
         if len(self.pick) > 1 and set(self.pick) <= set(splits):  # as published: SNLI-VE picks by dev and test together
             totals["+".join(self.pick)] = sum(totals[split] for split in self.pick)
         for split, (score, rows) in totals.items():
-            self.log(self._metric_name(split, self.task.metric), score / rows, prog_bar=True)
+            self.log(self._metric_name(split, self.task.metric), score / rows, prog_bar=True, sync_dist=True)
 
     def _metric_name(self, split: str, metric: str) -> str:
         return f"{self.task_name}/{split}/{metric}"

@@ -57,7 +57,7 @@ class TokenCache:
         return self.shape[0] * self.shape[1] * self.dtype.itemsize
 
     def open(self) -> None:
-        """Map all whole shards; a truncated or altered one is named and removed, so that its images are encoded anew."""
+        """Map all whole shards; a truncated or altered one is named and removed, to be encoded anew."""
         self.rows, self.shards, self.starts = {}, [], []
         for listing in sorted(self.folder.glob("*.shard.json")):
             images, checksum = (json.loads(listing.read_text(encoding="utf-8"))[key] for key in ("images", "crc32"))
@@ -103,8 +103,8 @@ class TokenCache:
         print(f"Encoding {count} images into {self.folder}: {need / 1e9:.2f} GB ({free / 1e9:.0f} GB free).")
         if need > free:
             raise UserError(
-                f"The image tokens need {need / 1e9:.1f} GB but {self.folder} has {free / 1e9:.1f} GB free: make room, or "
-                "use image_tokens=live."
+                f"The image tokens need {need / 1e9:.1f} GB but {self.folder} has {free / 1e9:.1f} GB free: "
+                "make room, or use image_tokens=live."
             )
 
     @contextmanager

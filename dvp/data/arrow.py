@@ -1,10 +1,14 @@
 """Arrow tables, memory-mapped: one row is one image with the list of its questions."""
 
+import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from PIL import Image
+from torch import Tensor
 
 from dvp.errors import UserError
 from dvp.tasks import Task
@@ -61,6 +65,12 @@ def question_index(table: pa.Table) -> np.ndarray:
     rows = np.repeat(np.arange(len(counts)), counts)
     places = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
     return np.stack([rows, places], axis=1)
+
+
+def read_picture(table: pa.Table, row: int, transform: Callable[[Image.Image], Tensor]) -> Tensor:
+    """The transformed picture of a row."""
+    with Image.open(io.BytesIO(table["image"][row].as_py())) as image:
+        return transform(image)
 
 
 def _flatten(column: pa.ChunkedArray) -> list:

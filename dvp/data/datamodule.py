@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 
-from dvp.data.arrow import open_table, read_answers
+from dvp.data.arrow import open_table, read_answers, read_picture
 from dvp.data.pictures import cache_rows, encode_missing, picture_hashes
 from dvp.data.questions import Collate, Questions
 from dvp.errors import UserError
@@ -50,6 +50,7 @@ class QuestionData(pl.LightningDataModule):
         self.data_root = Path(data_root)
         self.tables = {split: open_table(data_root, task.files, split) for split in splits}
         self.cache: TokenCache | None = None
+        self.held: Tensor | None = None  # the tokens of all pictures, on the device
         self.picture_rows: dict[str, np.ndarray] = {}  # split -> row in the cache of every picture
         self.answers = read_answers(data_root, task)
         self.collate = Collate(tokenizer, task, len(self.answers), max_text_len)
@@ -88,10 +89,27 @@ class QuestionData(pl.LightningDataModule):
         self.cache = cache
         self.picture_rows = {split: cache_rows(cache, found) for split, found in hashes.items()}
 
+    def hold_on(self, device: torch.device) -> None:
+        """Hold the tokens of all pictures of the run on the device from now on."""
+        used, places = np.unique(np.concatenate(list(self.picture_rows.values())), return_inverse=True)
+        sizes = np.cumsum([len(rows) for rows in self.picture_rows.values()])[:-1]
+        self.picture_rows = dict(zip(self.picture_rows, np.split(places, sizes), strict=True))
+        self.held = self.cache.gather(torch.from_numpy(used)).to(device)  # (pictures, N, Dv)
+
     def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
-        if self.cache:
+        if self.cache and self.held is None:
             batch["image_tokens"] = self.cache.gather(batch.pop("image_row"))  # (B, N, Dv)
         return batch
+
+    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
+        if self.held is not None:
+            batch["image_tokens"] = self.held[batch.pop("image_row")]  # (B, N, Dv)
+        return batch
+
+    def sample_pixels(self) -> Tensor:
+        """Pixel values (B, 3, H, W) of the first pictures, to measure the encoder with."""
+        table = self.tables[self.task.train[0]]
+        return torch.stack([read_picture(table, row, self.transform) for row in range(min(8, len(table)))])
 
     def labelled(self, splits: tuple[str, ...]) -> bool:
         """Whether these splits come with answers, so that they can be scored here."""

@@ -1,6 +1,5 @@
 """The distinct pictures of the tables, for encoding each of them once."""
 
-import io
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,12 +11,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from dvp.data.arrow import read_picture
 from dvp.files import write_json
 from dvp.token_cache import TokenCache, image_hash
 
 
 def picture_hashes(path: Path, table: pa.Table, notes: Path) -> list[str]:
-    """The hash of every row's picture, noted under `notes` by the file's size and time so that it is read through once."""
+    """The hash of every row's picture; noted under `notes` by the file's size and time, so that it is read but once."""
     stat = path.stat()
     note = notes / f"{path.stem}-{stat.st_size}-{stat.st_mtime_ns}.json"
     if note.is_file():
@@ -69,5 +69,4 @@ class _Pictures(Dataset):
 
     def __getitem__(self, item: int) -> Tensor:
         table, row = self.places[item]
-        with Image.open(io.BytesIO(table["image"][row].as_py())) as image:
-            return self.transform(image)
+        return read_picture(table, row, self.transform)

@@ -1,6 +1,5 @@
 """Rows: one question about one image, and the collate that makes batches of them."""
 
-import io
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from dvp.data.arrow import question_index
+from dvp.data.arrow import question_index, read_picture
 from dvp.tasks import Task
 
 
@@ -53,8 +52,7 @@ class Questions(Dataset):
             sample["question_id"] = table["question_id"][row][place].as_py()
         if self.picture_rows:
             return sample | {"image_row": int(self.picture_rows[which][row])}
-        with Image.open(io.BytesIO(table["image"][row].as_py())) as image:
-            return sample | {"pixel_values": self.transform(image)}
+        return sample | {"pixel_values": read_picture(table, row, self.transform)}
 
     def question_ids(self) -> list[Any]:
         """The ids of all questions, in order."""

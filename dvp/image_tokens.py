@@ -1,0 +1,70 @@
+"""When image tokens are encoded live, when they come from the cache: `image_tokens=live|cache|auto`."""
+
+import hashlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from dvp.data import QuestionData
+from dvp.token_cache import TokenCache
+
+STORED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # by Lightning's precision; else float32
+
+
+class ImageTokens(pl.Callback):
+    """Fills the cache before the first epoch, each distinct picture once, and lets the data module read from it.
+
+    mode: cache, or auto, which stays live (and says so) where reading would not be faster or the disk has no room.
+    on_device: hold all tokens on the device instead of fetching them batch by batch.
+    """
+
+    def __init__(self, mode: str, folder: Path, transform: str, on_device: bool = False):
+        self.mode, self.folder, self.transform, self.on_device = mode, folder, transform, on_device
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        data: QuestionData = trainer.datamodule
+        device = trainer.strategy.root_device
+        vision = pl_module.model.vision.to(device)
+
+        @torch.no_grad()
+        def encode(pixel_values: Tensor) -> Tensor:
+            with trainer.precision_plugin.forward_context():
+                return vision({"pixel_values": pixel_values.to(device)})
+
+        pixels = data.sample_pixels()
+        tokens = encode(pixels)  # (B, N, Dv), also a warm-up
+        about = {"encoder": weights_hash(vision), "transform": self.transform}
+        dtype = STORED.get(str(trainer.precision), torch.float32)
+        cache = TokenCache(self.folder, about, tuple(tokens.shape[1:]), dtype)
+        if self.mode == "auto" and not self._worth_it(data, encode, tokens.to(dtype)):
+            return
+        data.use_cache(cache, encode)
+        if self.on_device:
+            data.hold_on(device)
+
+    def _worth_it(self, data: QuestionData, encode: Callable[[Tensor], Tensor], tokens: Tensor) -> bool:
+        live = _seconds(lambda: encode(data.sample_pixels())) / len(tokens)
+        stored = tokens.cpu()
+        read = _seconds(stored.clone) / len(tokens)
+        if read >= live:
+            print(f"image_tokens=auto: live, as encoding takes {live * 1e3:.2f} ms an image and reading {read * 1e3:.2f}.")
+        return read < live
+
+
+def weights_hash(module: nn.Module) -> str:
+    """The sha256 of all weights of a module, names and values."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
