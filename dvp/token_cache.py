@@ -114,7 +114,7 @@ class TokenCache:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                print(f"Another run is building {self.folder}: waiting for it.")
+                print(f"Another run is building {self.folder}: waiting for it.", flush=True)
                 fcntl.flock(lock, fcntl.LOCK_EX)
             self.open()
             yield
