@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from dvp.errors import UserError
-from dvp.evaluation import gqa, vqa
+from dvp.evaluation import gqa, scienceqa, vqa
 from dvp.evaluation.vqa import check_submission
 
 __all__ = ["SCORERS", "check_submission", "score_files"]
@@ -12,6 +12,7 @@ __all__ = ["SCORERS", "check_submission", "score_files"]
 SCORERS = {
     "vqa": vqa.score_files,
     "gqa": gqa.score_files,
+    "scienceqa": scienceqa.score_files,
 }
 
 
