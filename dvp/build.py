@@ -23,6 +23,15 @@ from dvp.tasks import TASKS
 from dvp.vision import FrozenVision
 
 
+def require_gpus(num_gpus: int) -> None:
+    """Raise UserError when the machine has fewer."""
+    available = torch.cuda.device_count()
+    if num_gpus > available:
+        raise UserError(
+            f"num_gpus={num_gpus} but this machine has {available}: ask for fewer, or num_gpus=0 for the CPU."
+        )
+
+
 def build_data(config: dict[str, Any]) -> QuestionData:
     """The splits of the configured task."""
     task = TASKS[config["datasets"]]
@@ -159,11 +168,6 @@ def _insert_layer(config: dict[str, Any], layers: int) -> int:
 
 def _precision(config: dict[str, Any]) -> str:
     precision, t5 = config["precision"], config["language_model"] == "T5"
-    available = torch.cuda.device_count()
-    if config["num_gpus"] > available:
-        raise UserError(
-            f"num_gpus={config['num_gpus']} but this machine has {available}: ask for fewer, or num_gpus=0 for the CPU."
-        )
     if precision == "auto":
         on_gpu = config["num_gpus"] > 0
         precision = 32 if not on_gpu else "bf16" if torch.cuda.is_bf16_supported() else 32 if t5 else 16

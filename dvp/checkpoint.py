@@ -8,6 +8,8 @@ training.json           the rest of Lightning's state: loops, schedules, callbac
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +47,9 @@ class TrainedOnly(CheckpointIO):
     def load_checkpoint(self, path: str, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         weights, description = read_checkpoint(path)
         folder = Path(path)
-        tensors = load_file(folder / "training.safetensors")
-        training = _unpack(json.loads((folder / "training.json").read_text(encoding="utf-8")), tensors)
+        with _refusing_damage(folder):
+            tensors = load_file(folder / "training.safetensors")
+            training = _unpack(json.loads((folder / "training.json").read_text(encoding="utf-8")), tensors)
         return training | {"state_dict": weights, "description": description}
 
     def remove_checkpoint(self, path: str) -> None:
@@ -61,15 +64,21 @@ def read_checkpoint(path: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     folder = Path(path)
     if not folder.exists():
         raise UserError(
-            f"load_path={path} does not exist: give a checkpoint folder (result/.../checkpoints/<name>.ckpt)."
+            f"There is no checkpoint {path}: give the path of its folder (result/.../checkpoints/<name>.ckpt)."
         )
     if not (folder / "description.json").is_file():
         raise UserError(f"{path} is no checkpoint of this project: it has no description.json.")
-    try:
+    with _refusing_damage(folder):
         description = json.loads((folder / "description.json").read_text(encoding="utf-8"))
         return load_file(folder / "weights.safetensors"), description
-    except (SafetensorError, FileNotFoundError, json.JSONDecodeError) as error:
-        raise UserError(f"The checkpoint {path} is damaged ({error}): take another one.") from error
+
+
+@contextmanager
+def _refusing_damage(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (SafetensorError, OSError, ValueError) as error:  # of JSON too
+        raise UserError(f"The checkpoint {folder} is damaged ({error}): take another one.") from error
 
 
 def trained_state(module: nn.Module) -> dict[str, Tensor]:

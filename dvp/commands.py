@@ -2,11 +2,13 @@
 
 import os
 from logging import Logger
+from pathlib import Path
 from typing import Any
 
 from sacred.observers import FileStorageObserver
 
 from dvp.config import SHAPES, check, check_command_line, ex, one_task
+from dvp.files import require_writable
 
 
 @ex.option_hook
@@ -22,6 +24,7 @@ def before_a_run(config: dict[str, Any], command_name: str, logger: Logger) -> d
     """Refuse wrong values before the run is written down."""
     if command_name == "main":
         check(config)
+        require_writable(Path(config["log_dir"]))
     return {}
 
 

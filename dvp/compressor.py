@@ -45,7 +45,7 @@ class VisualTokenCompressor(nn.Module):
         """The prompt (B, 1, D) that `query` (B, 1, D) draws from `image_tokens` (B, N, Dv).
 
         With one query the key and value projections move out of the sum over the tokens: q . (Wk x) = (Wk' q) . x and
-        sum a Wv x = Wv (sum a x). So they are applied once, not N times, which for 197 tokens is a fiftieth of the work.
+        sum a Wv x = Wv (sum a x). So they are applied once, not N times: for 197 tokens a fiftieth of the work.
         """
         q = self._heads(self.query(query)[:, 0])  # (B, heads, W / heads)
         asked = torch.einsum("bhw,hwv->bhv", q, self._heads(self.key.weight, dim=0))  # (B, heads, Dv)

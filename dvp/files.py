@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,12 +39,21 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         remove(temporary)
 
 
+def require_writable(folder: Path) -> None:
+    """Make a folder if it is not there; raises UserError when nothing can be written into it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(f"{folder} is not a folder to write in ({error.strerror}): choose another log_dir.") from error
+
+
 def remove(path: Path) -> None:
     """Remove a file or folder if it is there."""
     if path.is_dir():
         shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    elif path.exists():
+        path.unlink()
 
 
 def write_json(path: Path, content: Any) -> None:

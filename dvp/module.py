@@ -1,7 +1,7 @@
 """The LightningModule: what is trained and scored in which step, and the search that `optimizer_step` drives."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +112,8 @@ class DVPModule(pl.LightningModule):
     def _next_search_batch(self) -> dict[str, Any]:
         if self.search_batches is None:
             loader = self.trainer.datamodule.search_dataloader()
-            self.search_batches = itertools.chain.from_iterable(_epochs(loader))
+            # A resumed search goes on where it was.
+            self.search_batches = _batches(loader, skip=len(self.bandit.trace))
         data = self.trainer.datamodule  # outside Lightning's loops its hooks are ours to call
         batch = data.on_before_batch_transfer(next(self.search_batches), 0)
         return data.on_after_batch_transfer(self.transfer_batch_to_device(batch, self.device, 0), 0)
@@ -207,11 +208,17 @@ class DVPModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["state_dict"] = trained_state(self)
         checkpoint["description"] = self.describe() | {"config": self.config}
+        checkpoint["rng"] = {"cpu": torch.get_rng_state()}  # so that a resumed run drops out what this one would have
+        if self.device.type == "cuda":
+            checkpoint["rng"]["cuda"] = torch.cuda.get_rng_state(self.device)
         if self.bandit:
             checkpoint["bandit"] = self.bandit.state_dict() | {"arm": self.arm}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.load_weights(checkpoint["state_dict"], checkpoint["description"])
+        torch.set_rng_state(checkpoint["rng"]["cpu"])
+        if "cuda" in checkpoint["rng"] and self.trainer.strategy.root_device.type == "cuda":
+            torch.cuda.set_rng_state(checkpoint["rng"]["cuda"], self.trainer.strategy.root_device)
         if self.bandit:
             self.arm = checkpoint["bandit"].pop("arm")
             self.bandit.load_state_dict(checkpoint["bandit"])
@@ -235,8 +242,9 @@ class DVPModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def _epochs(loader: DataLoader) -> Iterator[Iterable[dict[str, Any]]]:
-    """The loader again and again, shuffled anew each time."""
-    for epoch in itertools.count():
+def _batches(loader: DataLoader, skip: int) -> Iterator[dict[str, Any]]:
+    """The loader again and again, shuffled anew each time, without its first `skip` batches."""
+    first, skip = divmod(skip, len(loader))
+    for epoch in itertools.count(first):
         loader.sampler.set_epoch(epoch)
-        yield loader
+        yield from itertools.islice(loader, skip if epoch == first else 0, None)

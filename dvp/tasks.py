@@ -59,9 +59,10 @@ class Task:
     submission: tuple[str, str] | None = None  # names of the id and the answer in a predictions file
 
     @property
-    def all_splits(self) -> tuple[str, ...]:
-        """Every split whose table has to be there."""
-        return tuple(dict.fromkeys(self.train + self.validate + self.test))
+    def columns(self) -> tuple[str, ...]:
+        """The columns that its tables must have."""
+        labels = () if self.answers else ("answer_labels", "answer_scores")
+        return ("image", "questions", "answers", *labels, *(("question_id",) if self.submission else ()))
 
 
 TASKS = {

@@ -1,9 +1,11 @@
 """The language models, by the `model_type` in their config.json. A new one is a file and a line in the table."""
 
 import os
+import pickle
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig
 
 from dvp.backbones.base import LanguageBackbone, State
@@ -17,6 +19,7 @@ __all__ = ["BACKBONES", "LanguageBackbone", "State", "family_of", "load_backbone
 BACKBONES: dict[str, type[LanguageBackbone]] = {"bert": Bert, "t5": T5, "llama": Llama}
 
 WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "*.model")
 
 
 def family_of(name_or_path: str) -> str:
@@ -32,6 +35,11 @@ def family_of(name_or_path: str) -> str:
             raise UserError(
                 f"{name_or_path} holds no weights (model.safetensors or pytorch_model*.bin): "
                 "put them beside its config.json."
+            )
+        if not any(next(folder.glob(pattern), None) for pattern in TOKENIZER_FILES):
+            # transformers would make do with a vocabulary of a few special tokens, and train on unknown words
+            raise UserError(
+                f"{name_or_path} holds no tokenizer ({', '.join(TOKENIZER_FILES)}): put it beside its config.json."
             )
     elif name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1:
         raise UserError(f"There is no folder {name_or_path}: tokenizer= takes a folder or a Hugging Face hub name.")
@@ -55,10 +63,13 @@ def load_backbone(
     """The language model of a folder or hub name, weights and all; refuses weights that do not cover the model."""
     backbone = BACKBONES[family_of(name_or_path)]
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # workers fork after the tokenizer was used
-    model, report = backbone.model_class.from_pretrained(
-        name_or_path, dtype=dtype, attn_implementation="sdpa", output_loading_info=True, **backbone.model_options
-    )
+    try:
+        model, report = backbone.model_class.from_pretrained(
+            name_or_path, dtype=dtype, attn_implementation="sdpa", output_loading_info=True, **backbone.model_options
+        )
+    except (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
+        raise UserError(f"The weights in {name_or_path} cannot be read ({error}): copy them again.") from error
     if report["missing_keys"] or report["mismatched_keys"]:
         lacking = sorted([*report["missing_keys"], *map(str, report["mismatched_keys"])])
         raise UserError(f"The weights in {name_or_path} do not cover the model: {', '.join(lacking[:5])} ... lacking.")
-    return backbone(model, as_published)
+    return backbone(model.train(), as_published)  # from_pretrained leaves it in eval mode, without dropout

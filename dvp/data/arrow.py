@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,9 @@ from dvp.errors import UserError
 from dvp.tasks import Task
 
 
-def open_table(data_root: str, files: str, split: str) -> pa.Table:
+def open_table(
+    data_root: str, files: str, split: str, columns: Iterable[str] = ("image", "questions", "answers")
+) -> pa.Table:
     """The table `<data_root>/<files>_<split>.arrow`, ours or one of the published scripts'.
 
     Raises UserError when the folder or file is missing, the file is truncated, or it is another task's.
@@ -31,7 +33,7 @@ def open_table(data_root: str, files: str, split: str) -> pa.Table:
         table = pa.ipc.open_file(pa.memory_map(str(path), "r")).read_all()
     except pa.ArrowInvalid as error:
         raise UserError(f"{path} is truncated or no Arrow file ({error}): convert the raw data again.") from error
-    missing = {"image", "questions", "answers"} - set(table.column_names)
+    missing = set(columns) - set(table.column_names)
     if missing:
         raise UserError(f"{path} has no column {', '.join(sorted(missing))}: it is not one of this project's tables.")
     return table
@@ -49,7 +51,7 @@ def read_answers(data_root: str, task: Task) -> list[str]:
         return json.loads(stored.read_text(encoding="utf-8"))
     found: dict[int, str] = {}
     for split in dict.fromkeys((*task.train, *task.validate)):
-        table = open_table(data_root, task.files, split)
+        table = open_table(data_root, task.files, split, task.columns)
         labels, answers = (_flatten(table[name]) for name in ("answer_labels", "answers"))
         found.update(zip(labels, answers, strict=True))
     if not found:

@@ -48,16 +48,16 @@ class QuestionData(pl.LightningDataModule):
         self.transform = transform
         splits = dict.fromkeys((*task.train, *task.validate, *pick, *test))
         self.data_root = Path(data_root)
-        self.tables = {split: open_table(data_root, task.files, split) for split in splits}
+        self.tables = {split: open_table(data_root, task.files, split, task.columns) for split in splits}
         self.cache: TokenCache | None = None
         self.held: Tensor | None = None  # the tokens of all pictures, on the device
         self.picture_rows: dict[str, np.ndarray] = {}  # split -> row in the cache of every picture
         self.answers = read_answers(data_root, task)
         self.collate = Collate(tokenizer, task, len(self.answers), max_text_len)
-        if not len(self.questions(task.train, labelled_only=True)):
-            raise UserError(
-                f"The training tables of {task.files} in {data_root} hold no question: convert the raw data again."
-            )
+        for needed, labelled in ((task.train, True), (pick, False)):
+            if not len(self.questions(needed, labelled)):
+                tables = " and ".join(f"{task.files}_{split}.arrow" for split in needed)
+                raise UserError(f"{tables} in {data_root} hold no question to use: convert the raw data again.")
 
     def questions(self, splits: tuple[str, ...], labelled_only: bool = False) -> Questions:
         """The questions of these splits, in the order of the tables."""
@@ -145,6 +145,7 @@ class QuestionData(pl.LightningDataModule):
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
             collate_fn=self.collate,
+            generator=torch.Generator(),  # it seeds the workers; the global one would be moved on, and dropout with it
         )
 
     def _picture_hashes(self, split: str, cache: TokenCache) -> list[str]:

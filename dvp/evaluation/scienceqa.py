@@ -30,7 +30,7 @@ def score(results: Mapping[str, int], problems: Mapping[str, Mapping[str, Any]])
     results: the index of the chosen choice by problem id, -1 where there is none. problems: those that are scored, with
     subject, hint, image, grade and answer. Raises UserError unless both are about the same problems.
     """
-    check_ids(results, problems, ("predictions", "problems"))
+    check_ids(list(results), problems, ("predictions", "problems"))
     right = {pid: results[pid] == problem["answer"] for pid, problem in problems.items()}
     columns = {
         name: [right[pid] for pid, problem in problems.items() if belongs(problem)] for name, belongs in COLUMNS.items()
