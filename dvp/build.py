@@ -62,7 +62,13 @@ def build_module(config: dict[str, Any], data: QuestionData) -> DVPModule:
             f"language_model={config['language_model']} but tokenizer={config['tokenizer']} holds a {family.upper()} "
             "model: make the two agree."
         )
-    backbone = load_backbone(config["tokenizer"], as_published=config["as_published"])
+    backbone = load_backbone(
+        config["tokenizer"],
+        dtype=_backbone_dtype(config),
+        quantize=config["quantize"],
+        gradient_checkpointing=config["gradient_checkpointing"],
+        as_published=config["as_published"],
+    )
     layers = len(backbone.layers)
     insert_layer = None if config["search_stage"] else _insert_layer(config, layers)
     vision = FrozenVision(clip.load(config["clip_model"]))
@@ -80,6 +86,9 @@ def build_module(config: dict[str, Any], data: QuestionData) -> DVPModule:
         num_heads=config["num_heads"],
         dropout=config["drop_rate"],
     )
+    if config["compile"]:
+        for layer in backbone.layers:  # layer by layer: they share one graph, and any K and arm can use it
+            layer.compile(fullgraph=True)
     task = TASKS[config["datasets"]]
     name = f"{config['datasets']}_submit_{Path(config['load_path']).stem}.json"
     module = DVPModule(
@@ -164,6 +173,16 @@ def _insert_layer(config: dict[str, Any], layers: int) -> int:
             f"insert_layer={layer} is outside this model: {config['tokenizer']} has layers 0 to {layers - 1}."
         )
     return layer
+
+
+def _backbone_dtype(config: dict[str, Any]) -> torch.dtype:
+    wanted = config["backbone_dtype"]
+    if wanted == "auto":
+        frozen = config["language_model"] == "LLAMA" and config["use_adapter"]
+        wanted = "bfloat16" if frozen and _precision(config) != "32-true" else "float32"
+    if wanted == "bfloat16" and not config["use_adapter"]:
+        raise UserError("backbone_dtype=bfloat16 is for a frozen language model: add use_adapter=True or take float32.")
+    return getattr(torch, wanted)
 
 
 def _precision(config: dict[str, Any]) -> str:

@@ -55,7 +55,7 @@ def defaults():
     drop_rate = 0.1  # dropout on the compressor's attention map
 
     # Search
-    search_sample = 5  # arms scored after each update
+    search_sample = 5  # arms scored after each update, or all: every arm once, on the shared trunk about as cheap
     search_warmup_steps = 0  # updates before the first scores count
 
     # Optimiser
@@ -76,6 +76,12 @@ def defaults():
     cpu_processes = 1  # with num_gpus=0: gloo processes, to try what several devices do
     strategy = "auto"  # of Lightning: auto, ddp, fsdp, deepspeed_stage_2, ...
     precision = "auto"  # 16, 32, bf16 or auto: 32 on a CPU, bf16 where the GPU has it; else 32 for T5, 16 for others
+    backbone_dtype = (
+        "auto"  # of frozen weights: float32, bfloat16 or auto: bfloat16 for LLaMA where precision is 16 bit
+    )
+    quantize = None  # 8bit or 4bit: a frozen language model through bitsandbytes, on a GPU
+    gradient_checkpointing = False  # True: layers are computed again in the backward pass; less memory, more time
+    compile = False  # True: torch.compile the language model's layers
     num_workers = 8  # processes that load data, per device
     batch_size = 256  # rows per optimiser update, all devices and accumulation together
     per_gpu_batchsize = 0  # rows per device and pass; you choose what fits
@@ -210,17 +216,21 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "precision": _one_of("auto", "bf16", 16, 32),
     "image_tokens": _one_of("live", "cache", "auto"),
     "image_tokens_on": _one_of("host", "device"),
+    "search_sample": (lambda v: v == "all" or isinstance(v, int) and v >= 1, "a number of at least 1, or all"),
+    "backbone_dtype": _one_of("auto", "float32", "bfloat16"),
+    "quantize": _one_of(None, "8bit", "4bit"),
     "test_split": _one_of("test", "test-dev"),
     "insert_layer": (lambda v: v == "auto" or isinstance(v, int) and v >= 0, "a layer counted from 0, or auto"),
     "decay_power": (lambda v: v in ("cosine", "constant") or isinstance(v, int | float), "a power, cosine or constant"),
     "max_steps": (lambda v: v is None or isinstance(v, int) and v > 0, "a number of updates, or None"),
     "per_gpu_batchsize": _number(1, "the number of rows that fit on one device, at least 1", (int,)),
-    **dict.fromkeys(("batch_size", "max_epoch", "num_nodes", "cpu_processes", "search_sample", "num_heads"), _COUNT),
+    **dict.fromkeys(("batch_size", "max_epoch", "num_nodes", "cpu_processes", "num_heads"), _COUNT),
     **dict.fromkeys(("image_size", "max_text_len"), _COUNT),
     **dict.fromkeys(("num_gpus", "num_workers", "search_warmup_steps"), _number(0, "a number of at least 0", (int,))),
     **dict.fromkeys(("learning_rate", "lr_mult", "weight_decay", "end_lr", "warmup_steps", "drop_rate"), _AMOUNT),
     "val_check_interval": (lambda v: isinstance(v, float) and 0 < v <= 1, "a share of an epoch, such as 0.5 or 1.0"),
     **dict.fromkeys(("search_stage", "use_adapter", "test_only", "as_published", "fast_dev_run"), _FLAG),
+    **dict.fromkeys(("gradient_checkpointing", "compile"), _FLAG),
 }
 
 
@@ -250,6 +260,16 @@ def check(config: dict[str, Any]) -> dict[str, Any]:
         raise UserError("precision=16 makes T5's activations overflow: use precision=bf16 or 32.")
     if config["precision"] == 16 and not config["num_gpus"]:
         raise UserError("precision=16 needs a GPU: on the CPU use precision=32 or bf16.")
+    if not isinstance(config["decay_power"], str) and config["end_lr"] >= config["learning_rate"]:
+        raise UserError(
+            f"learning_rate={config['learning_rate']} cannot decay to end_lr={config['end_lr']}: make it larger, "
+            "or take decay_power=constant."
+        )
+    if config["quantize"] and not (config["num_gpus"] and config["use_adapter"]):
+        raise UserError(
+            f"quantize={config['quantize']} needs a GPU and a frozen language model: add num_gpus=1 and "
+            "use_adapter=True, or leave quantize out."
+        )
     if config["test_only"] and not config["load_path"]:
         raise UserError("test_only=True needs load_path=<checkpoint>: say which checkpoint to test.")
     if config["resume_from"] and config["load_path"]:

@@ -54,6 +54,9 @@ class DVP(nn.Module):
             options = backbone.adapter | ({"reduction": adapter_reduction} if adapter_reduction else {})
             inject_adapters(backbone.model, backbone.adapter_sites, lambda: Adapter(size, **options))
             freeze(backbone, rf"\.adapter\.|{backbone.trained_beside_adapters}")
+            for parameter in backbone.parameters():
+                if parameter.requires_grad:  # a frozen base may be in 16 bit; what is trained is not
+                    parameter.data = parameter.data.float()
 
     @property
     def num_layers(self) -> int:

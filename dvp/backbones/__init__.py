@@ -1,12 +1,13 @@
 """The language models, by the `model_type` in their config.json. A new one is a file and a line in the table."""
 
+import importlib.util
 import os
 import pickle
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig
+from transformers import AutoConfig, BitsAndBytesConfig
 
 from dvp.backbones.base import LanguageBackbone, State
 from dvp.backbones.bert import Bert
@@ -58,18 +59,36 @@ def family_of(name_or_path: str) -> str:
 
 
 def load_backbone(
-    name_or_path: str, *, dtype: torch.dtype = torch.float32, as_published: bool = False
+    name_or_path: str,
+    *,
+    dtype: torch.dtype = torch.float32,
+    quantize: str | None = None,
+    gradient_checkpointing: bool = False,
+    as_published: bool = False,
 ) -> LanguageBackbone:
-    """The language model of a folder or hub name, weights and all; refuses weights that do not cover the model."""
+    """The language model of a folder or hub name, weights and all, in `dtype`, or in 8 or 4 bits on the GPU.
+
+    gradient_checkpointing: compute layers again in the backward pass. Raises UserError for weights that cannot be read
+    or do not cover the model, and for `quantize` without bitsandbytes.
+    """
     backbone = BACKBONES[family_of(name_or_path)]
+    options = backbone.model_options | ({"quantization_config": _bits(quantize)} if quantize else {})
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # workers fork after the tokenizer was used
     try:
         model, report = backbone.model_class.from_pretrained(
-            name_or_path, dtype=dtype, attn_implementation="sdpa", output_loading_info=True, **backbone.model_options
+            name_or_path, dtype=dtype, attn_implementation="sdpa", output_loading_info=True, **options
         )
     except (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
         raise UserError(f"The weights in {name_or_path} cannot be read ({error}): copy them again.") from error
     if report["missing_keys"] or report["mismatched_keys"]:
         lacking = sorted([*report["missing_keys"], *map(str, report["mismatched_keys"])])
         raise UserError(f"The weights in {name_or_path} do not cover the model: {', '.join(lacking[:5])} ... lacking.")
+    if gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
     return backbone(model.train(), as_published)  # from_pretrained leaves it in eval mode, without dropout
+
+
+def _bits(quantize: str) -> BitsAndBytesConfig:
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError(f"quantize={quantize} needs bitsandbytes: pip install bitsandbytes.")
+    return BitsAndBytesConfig(**{f"load_in_{quantize}": True}, bnb_4bit_compute_dtype=torch.bfloat16)
