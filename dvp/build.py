@@ -20,7 +20,7 @@ from dvp.module import DVPModule
 from dvp.published import load_published
 from dvp.search import latest_search
 from dvp.tasks import TASKS
-from dvp.vision import FrozenVision
+from dvp.vision import FrozenVision, ZeroTokens
 
 
 def require_gpus(num_gpus: int) -> None:
@@ -40,7 +40,7 @@ def build_data(config: dict[str, Any]) -> QuestionData:
         task,
         config["data_root"],
         BACKBONES[family_of(config["tokenizer"])].tokenizer(config["tokenizer"]),
-        functools.partial(clip.preprocess, size=config["image_size"]),
+        functools.partial(clip.preprocess, size=config["image_size"]) if config["image_tokens"] != "zero" else None,
         pick=_pick(config),
         test=test if config["test_only"] else (),
         batch_size=config["per_gpu_batchsize"],
@@ -76,9 +76,12 @@ def build_module(config: dict[str, Any], data: QuestionData) -> DVPModule:
         raise UserError(
             f"image_size={config['image_size']} but {config['clip_model']} takes {vision.image_size} pixels."
         )
+    width = vision.width
+    if config["image_tokens"] == "zero":
+        vision = ZeroTokens(width)
     model = DVP(
         vision,
-        vision.width,
+        width,
         backbone,
         len(data.answers),
         arms=layers if config["search_stage"] else 1,
@@ -132,7 +135,7 @@ def build_trainer(config: dict[str, Any], monitor: str) -> pl.Trainer:
         ModelCheckpoint(filename="last", enable_version_counter=False),  # save_last skips epochs that are not the best
         LearningRateMonitor(logging_interval="step"),
     ]
-    if config["image_tokens"] != "live":
+    if config["image_tokens"] in ("cache", "auto"):
         tokens = Path(config["data_root"]) / "image_tokens"
         transform = f"clip.preprocess {config['image_size']}"
         callbacks.append(ImageTokens(config["image_tokens"], tokens, transform, config["image_tokens_on"] == "device"))

@@ -40,7 +40,7 @@ def defaults():
     # Image
     clip_model = "ViT-B/16"  # ViT-B/16, ViT-B/32, ViT-L/14, an archive of OpenAI's, or a Hugging Face folder
     image_size = 224  # pixels
-    image_tokens = "auto"  # live: encoded every time; cache: once, kept beside the data; auto: what is faster
+    image_tokens = "auto"  # live: encoded every time; cache: once, kept with the data; auto: the faster; zero: blind
     image_tokens_on = "host"  # host: fetched batch by batch; device: all held there (VQAv2 train and val: 37 GB)
 
     # Text
@@ -214,7 +214,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "language_model": _one_of(*LANGUAGE_MODELS),
     "optim_type": _one_of("adamw", "adam", "sgd"),
     "precision": _one_of("auto", "bf16", 16, 32),
-    "image_tokens": _one_of("live", "cache", "auto"),
+    "image_tokens": _one_of("live", "cache", "auto", "zero"),
     "image_tokens_on": _one_of("host", "device"),
     "search_sample": (lambda v: v == "all" or isinstance(v, int) and v >= 1, "a number of at least 1, or all"),
     "backbone_dtype": _one_of("auto", "float32", "bfloat16"),

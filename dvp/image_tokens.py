@@ -51,7 +51,7 @@ class ImageTokens(pl.Callback):
         stored = tokens.cpu()
         read = _seconds(stored.clone) / len(tokens)
         if read >= live:
-            print(f"image_tokens=auto stays live: {live * 1e3:.2f} ms to encode an image, {read * 1e3:.2f} ms to read it.")
+            print(f"image_tokens=auto stays live: {live * 1e3:.2f} ms to encode an image, {read * 1e3:.2f} to read it.")
         return read < live
 
 

@@ -5,6 +5,17 @@ from torch import Tensor, nn
 from transformers import CLIPVisionModel
 
 
+class ZeroTokens(nn.Module):
+    """One zero token per image instead of the encoder's: the blind baseline. Many zeros would give the same prompt."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.width = width
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        return torch.zeros(len(batch["input_ids"]), 1, self.width, device=batch["input_ids"].device)
+
+
 class FrozenVision(nn.Module):
     """Image tokens (B, N, Dv): CLIP's last hidden state, class token first, no post-norm, no projection.
 

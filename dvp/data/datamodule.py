@@ -31,7 +31,7 @@ class QuestionData(pl.LightningDataModule):
         task: Task,
         data_root: str,
         tokenizer: Any,
-        transform: Callable[[Image.Image], Tensor],
+        transform: Callable[[Image.Image], Tensor] | None,
         *,
         pick: tuple[str, ...],
         test: tuple[str, ...],

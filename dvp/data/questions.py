@@ -17,14 +17,15 @@ class Questions(Dataset):
     """The questions of one or more tables of a task, each with its image.
 
     Rows are dicts: text, labels, scores, question_id where the table has one, and pixel_values (3, H, W), or, where
-    `picture_rows` tells the place of every table row's picture in a token cache, that place as image_row.
+    `picture_rows` tells the place of every table row's picture in a token cache, that place as image_row. Without a
+    transform they bring no picture.
     """
 
     def __init__(
         self,
         tables: list[pa.Table],
         task: Task,
-        transform: Callable[[Image.Image], Tensor],
+        transform: Callable[[Image.Image], Tensor] | None,
         labelled_only: bool,
         picture_rows: list[np.ndarray] | None = None,
     ):
@@ -50,6 +51,8 @@ class Questions(Dataset):
         sample = {"text": table["questions"][row][place].as_py(), "labels": labels, "scores": scores}
         if "question_id" in table.column_names:
             sample["question_id"] = table["question_id"][row][place].as_py()
+        if self.transform is None:
+            return sample
         if self.picture_rows:
             return sample | {"image_row": int(self.picture_rows[which][row])}
         return sample | {"pixel_values": read_picture(table, row, self.transform)}
@@ -88,15 +91,16 @@ class Collate:
             max_length=self.max_text_len,
             return_tensors="pt",
         )
-        image = "image_row" if "image_row" in rows[0] else "pixel_values"
         batch = {
             "input_ids": text["input_ids"],  # (B, T)
             "attention_mask": text["attention_mask"],  # (B, T)
-            image: default_collate([row[image] for row in rows]),  # (B, 3, H, W) or (B,)
             "targets": self.task.targets(
                 [row["labels"] for row in rows], [row["scores"] for row in rows], self.num_answers
             ),
         }
+        for image in ("pixel_values", "image_row"):
+            if image in rows[0]:
+                batch[image] = default_collate([row[image] for row in rows])  # (B, 3, H, W) or (B,)
         if "question_id" in rows[0]:
             batch["question_id"] = [row["question_id"] for row in rows]
         return batch
