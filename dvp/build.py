@@ -46,6 +46,8 @@ def build_data(config: dict[str, Any]) -> QuestionData:
         batch_size=config["per_gpu_batchsize"],
         search_batch_size=max(1, config["batch_size"] // 2 // config["devices"]),
         max_text_len=config["max_text_len"],
+        # Published: T5's query averages over padding, so how much of it there is changes the result.
+        pad_to_max=config["as_published"] and config["language_model"] == "T5",
         num_workers=config["num_workers"],
         seed=config["seed"],
     )

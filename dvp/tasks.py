@@ -5,6 +5,7 @@ A new task is one entry of TASKS (and one file in prepare/).
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -14,10 +15,9 @@ from torch.nn import functional as F
 def soft_targets(labels: list[list[int]], scores: list[list[float]], num_answers: int) -> Tensor:
     """Soft scores (B, C): 0.3, 0.6, 0.9 or 1 where annotators gave that answer, else 0."""
     targets = torch.zeros(len(labels), num_answers)
-    rows = [row for row, found in enumerate(labels) for _ in found]
-    targets[rows, [label for found in labels for label in found]] = torch.tensor(
-        [score for found in scores for score in found], dtype=torch.float32
-    )
+    counts = torch.tensor([len(found) for found in labels], dtype=torch.long)
+    rows = torch.arange(len(labels)).repeat_interleave(counts)
+    targets[rows, list(chain.from_iterable(labels))] = torch.tensor(list(chain.from_iterable(scores)))
     return targets
 
 

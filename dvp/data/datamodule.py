@@ -38,6 +38,7 @@ class QuestionData(pl.LightningDataModule):
         batch_size: int,
         search_batch_size: int,
         max_text_len: int = 16,
+        pad_to_max: bool = False,
         num_workers: int = 8,
         seed: int = 0,
     ):
@@ -53,7 +54,7 @@ class QuestionData(pl.LightningDataModule):
         self.held: Tensor | None = None  # the tokens of all pictures, on the device
         self.picture_rows: dict[str, np.ndarray] = {}  # split -> row in the cache of every picture
         self.answers = read_answers(data_root, task)
-        self.collate = Collate(tokenizer, task, len(self.answers), max_text_len)
+        self.collate = Collate(tokenizer, task, len(self.answers), max_text_len, pad_to_max)
         for needed, labelled in ((task.train, True), (pick, False)):
             if not len(self.questions(needed, labelled)):
                 tables = " and ".join(f"{task.files}_{split}.arrow" for split in needed)

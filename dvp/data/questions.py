@@ -1,15 +1,17 @@
 """Rows: one question about one image, and the collate that makes batches of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from dvp.data.arrow import question_index, read_picture
+from dvp.errors import UserError
 from dvp.tasks import Task
 
 
@@ -29,82 +31,100 @@ class Questions(Dataset):
         labelled_only: bool,
         picture_rows: list[np.ndarray] | None = None,
     ):
-        self.tables = tables
-        self.task = task
+        self.tables = [table for table in tables if len(table)]
         self.transform = transform
-        self.picture_rows = picture_rows
-        places = [question_index(table) for table in tables]
-        parts = [np.column_stack([np.full(len(place), i), place]) for i, place in enumerate(places)]
-        self.index = np.concatenate(parts)  # (questions, 3): table, row, place
-        if labelled_only and not task.answers:
-            # Rows without an answer in the vocabulary would teach "none of these"; the published files have none.
-            labelled = np.concatenate([_has_label(table) for table in tables])
-            self.index = self.index[labelled]
+        self.picture_rows = [rows for rows in picture_rows if len(rows)] if picture_rows else None
+        self.texts = _flat(self.tables, "questions")
+        self.ids = _flat(self.tables, "question_id") if "question_id" in tables[0].column_names else None
+        rows = [question_index(table)[:, 0] for table in self.tables]
+        tables_of = [np.full(len(row), which) for which, row in enumerate(rows)]
+        self.places = np.column_stack([_joined(tables_of), _joined(rows)])  # (questions, 2): table and row of each
+        labels = [_labels(table, task, len(row)) for table, row in zip(self.tables, rows, strict=True)]
+        counts, self.labels = _joined(part[0] for part in labels), _joined(part[1] for part in labels)
+        self.scores = _joined((part[2] for part in labels), float)
+        self.ends = np.cumsum(counts)  # of each question's labels
+        # Training rows without an answer in the vocabulary would teach "none of these"; the published files have none.
+        self.kept = np.flatnonzero(counts) if labelled_only else np.arange(len(counts))
 
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self.kept)
 
     def __getitem__(self, item: int) -> dict[str, Any]:
-        which, row, place = (int(i) for i in self.index[item])
-        table = self.tables[which]
-        labels, scores = self._target(table, row, place)
-        sample = {"text": table["questions"][row][place].as_py(), "labels": labels, "scores": scores}
-        if "question_id" in table.column_names:
-            sample["question_id"] = table["question_id"][row][place].as_py()
+        question = self.kept[item]
+        own = slice(self.ends[question - 1] if question else 0, self.ends[question])
+        sample = {
+            "text": self.texts[question].as_py(),
+            "labels": self.labels[own].tolist(),
+            "scores": self.scores[own].tolist(),
+        }
+        if self.ids is not None:
+            sample["question_id"] = self.ids[question].as_py()
+        which, row = self.places[question].tolist()
         if self.transform is None:
             return sample
         if self.picture_rows:
             return sample | {"image_row": int(self.picture_rows[which][row])}
-        return sample | {"pixel_values": read_picture(table, row, self.transform)}
+        return sample | {"pixel_values": read_picture(self.tables[which], row, self.transform)}
 
     def question_ids(self) -> list[Any]:
         """The ids of all questions, in order."""
-        ids = [table["question_id"].to_pylist() for table in self.tables]
-        return [ids[which][row][place] for which, row, place in self.index.tolist()]
-
-    def _target(self, table: pa.Table, row: int, place: int) -> tuple[list[int], list[float]]:
-        if self.task.answers:
-            return [self.task.answers.index(table["answers"][row][place].as_py())], [1.0]
-        labels = table["answer_labels"][row].as_py()
-        if not labels:  # a test split has no answers
-            return [], []
-        return labels[place], table["answer_scores"][row].as_py()[place]
+        return self.ids.take(pa.array(self.kept)).to_pylist()
 
 
 class Collate:
     """Turns rows into a batch: input_ids and attention_mask (B, T), targets, question_id, and the images.
 
-    Images are pixel_values (B, 3, H, W), or image_row (B,) into a token cache.
+    Images are pixel_values (B, 3, H, W), or image_row (B,) into a token cache. T is that of the longest text, at most
+    max_text_len; with `pad_to_max`, always that.
     """
 
-    def __init__(self, tokenizer: Any, task: Task, num_answers: int, max_text_len: int):
+    def __init__(self, tokenizer: Any, task: Task, num_answers: int, max_text_len: int, pad_to_max: bool = False):
         self.tokenizer = tokenizer
         self.task = task
         self.num_answers = num_answers
         self.max_text_len = max_text_len
+        self.padding = "max_length" if pad_to_max else "longest"
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        columns = {key: [row[key] for row in rows] for key in rows[0]}
         text = self.tokenizer(
-            [row["text"] for row in rows],
-            padding="max_length",
-            truncation=True,
-            max_length=self.max_text_len,
-            return_tensors="pt",
+            columns["text"], padding=self.padding, truncation=True, max_length=self.max_text_len, return_tensors="pt"
         )
         batch = {
             "input_ids": text["input_ids"],  # (B, T)
             "attention_mask": text["attention_mask"],  # (B, T)
-            "targets": self.task.targets(
-                [row["labels"] for row in rows], [row["scores"] for row in rows], self.num_answers
-            ),
+            "targets": self.task.targets(columns["labels"], columns["scores"], self.num_answers),
         }
         for image in ("pixel_values", "image_row"):
-            if image in rows[0]:
-                batch[image] = default_collate([row[image] for row in rows])  # (B, 3, H, W) or (B,)
-        if "question_id" in rows[0]:
-            batch["question_id"] = [row["question_id"] for row in rows]
+            if image in columns:
+                batch[image] = default_collate(columns[image])  # (B, 3, H, W) or (B,)
+        if "question_id" in columns:
+            batch["question_id"] = columns["question_id"]
         return batch
 
 
-def _has_label(table: pa.Table) -> np.ndarray:
-    return np.array([bool(question) for row in table["answer_labels"].to_pylist() for question in row], dtype=bool)
+def _joined(parts: Iterable[np.ndarray], dtype: type = int) -> np.ndarray:
+    return np.concatenate([np.zeros(0, dtype), *parts]).astype(dtype)
+
+
+def _flat(tables: list[pa.Table], column: str) -> pa.ChunkedArray:
+    """One entry per question: the lists of a column, joined over rows and tables."""
+    parts = [table[column].combine_chunks().flatten() for table in tables]
+    return pa.chunked_array(parts) if parts else pa.chunked_array([], pa.string())
+
+
+def _labels(table: pa.Table, task: Task, questions: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How many labels each question of a table has, all labels, and their scores."""
+    if task.answers:
+        answers = _flat([table], "answers").combine_chunks()
+        labels = pc.index_in(answers, pa.array(task.answers))
+        if labels.null_count:
+            unknown = answers.filter(labels.is_null())[0]
+            raise UserError(
+                f"A table of {task.files} holds the answer {str(unknown)!r}, not one of {', '.join(task.answers)}."
+            )
+        return np.ones(questions, int), labels.to_numpy(), np.ones(questions)
+    labels, scores = (_flat([table], column).combine_chunks() for column in ("answer_labels", "answer_scores"))
+    if not len(labels):  # a test split has no answers
+        return np.zeros(questions, int), np.zeros(0, int), np.zeros(0)
+    return labels.value_lengths().to_numpy(), labels.flatten().to_numpy(), scores.flatten().to_numpy()
