@@ -21,12 +21,11 @@ def main(_config):
 
     import pytorch_lightning as pl  # here, so that help and mistakes answer at once
 
-    from dvp.build import build_data, build_module, build_trainer, require_gpus
+    from dvp.build import build, build_trainer, require_gpus
 
     require_gpus(config["num_gpus"])
     pl.seed_everything(config["seed"], workers=True)
-    data = build_data(config)
-    module = build_module(config, data)
+    data, module = build(config)
     trainer = build_trainer(config, module.monitor)
     if config["test_only"]:
         trainer.test(module, datamodule=data)

@@ -18,6 +18,7 @@ from dvp.image_tokens import ImageTokens
 from dvp.model import DVP
 from dvp.module import DVPModule
 from dvp.published import load_published
+from dvp.scienceqa.build import build_science_qa
 from dvp.search import latest_search
 from dvp.tasks import TASKS
 from dvp.vision import FrozenVision, ZeroTokens
@@ -30,6 +31,14 @@ def require_gpus(num_gpus: int) -> None:
         raise UserError(
             f"num_gpus={num_gpus} but this machine has {available}: ask for fewer, or num_gpus=0 for the CPU."
         )
+
+
+def build(config: dict[str, Any]) -> tuple[pl.LightningDataModule, DVPModule]:
+    """The data and the module of the configured task."""
+    if config["datasets"] == "scienceqa":
+        return build_science_qa(config, functools.partial(_insert_layer, config), _backbone_dtype(config))
+    data = build_data(config)
+    return data, build_module(config, data)
 
 
 def build_data(config: dict[str, Any]) -> QuestionData:
@@ -73,11 +82,7 @@ def build_module(config: dict[str, Any], data: QuestionData) -> DVPModule:
     )
     layers = len(backbone.layers)
     insert_layer = None if config["search_stage"] else _insert_layer(config, layers)
-    vision = FrozenVision(clip.load(config["clip_model"]))
-    if vision.image_size != config["image_size"]:
-        raise UserError(
-            f"image_size={config['image_size']} but {config['clip_model']} takes {vision.image_size} pixels."
-        )
+    vision = _load_vision(config)
     width = vision.width
     if config["image_tokens"] == "zero":
         vision = ZeroTokens(width)
@@ -118,6 +123,15 @@ def build_module(config: dict[str, Any], data: QuestionData) -> DVPModule:
     return module
 
 
+def _load_vision(config: dict[str, Any]) -> FrozenVision:
+    vision = FrozenVision(clip.load(config["clip_model"]))
+    if vision.image_size != config["image_size"]:
+        raise UserError(
+            f"image_size={config['image_size']} but {config['clip_model']} takes {vision.image_size} pixels."
+        )
+    return vision
+
+
 OPTIMIZER_KEYS = ("optim_type", "learning_rate", "lr_mult", "weight_decay", "decay_power", "end_lr", "warmup_steps")
 
 
@@ -127,25 +141,18 @@ def build_trainer(config: dict[str, Any], monitor: str) -> pl.Trainer:
     name = f"{config['exp_name']}_seed{config['seed']}"
     tensorboard = TensorBoardLogger(folder, name=name)
     csv = CSVLogger(folder, name=name, version=tensorboard.version)
-    several = config["devices"] > 1
-    strategy = config["strategy"]
-    if strategy == "auto" and several:
-        # While searching, the compressors of all arms but one get no gradient.
-        strategy = "ddp_find_unused_parameters_true" if config["search_stage"] else "ddp"
     callbacks: list[pl.Callback] = [
         ModelCheckpoint(monitor=monitor, mode="max"),
         ModelCheckpoint(filename="last", enable_version_counter=False),  # save_last skips epochs that are not the best
         LearningRateMonitor(logging_interval="step"),
     ]
     if config["image_tokens"] in ("cache", "auto"):
-        tokens = Path(config["data_root"]) / "image_tokens"
-        transform = f"clip.preprocess {config['image_size']}"
-        callbacks.append(ImageTokens(config["image_tokens"], tokens, transform, config["image_tokens_on"] == "device"))
+        callbacks.append(_image_tokens(config))
     return pl.Trainer(
         accelerator="gpu" if config["num_gpus"] else "cpu",
         devices=config["num_gpus"] or config["cpu_processes"],
         num_nodes=config["num_nodes"],
-        strategy=strategy,
+        strategy=_strategy(config),
         precision=_precision(config),
         max_epochs=config["max_epoch"] if config["max_steps"] is None else -1,
         max_steps=config["max_steps"] or -1,
@@ -159,6 +166,30 @@ def build_trainer(config: dict[str, Any], monitor: str) -> pl.Trainer:
         num_sanity_val_steps=0,
         log_every_n_steps=10,
     )
+
+
+def encode_pictures(config: dict[str, Any]) -> None:
+    """Fill the cache of image tokens of the configured data set, on one device."""
+    data = build_data(config | {"test_only": True, "image_tokens": "cache"})
+    trainer = pl.Trainer(
+        accelerator="gpu" if config["num_gpus"] else "cpu", devices=1, precision=_precision(config), logger=False
+    )
+    data.trainer = trainer
+    vision = FrozenVision(clip.load(config["clip_model"]))
+    _image_tokens(config | {"image_tokens": "cache"}).fill(trainer, data, vision)
+
+
+def _image_tokens(config: dict[str, Any]) -> ImageTokens:
+    folder, transform = Path(config["data_root"]) / "image_tokens", f"clip.preprocess {config['image_size']}"
+    return ImageTokens(config["image_tokens"], folder, transform, config["image_tokens_on"] == "device")
+
+
+def _strategy(config: dict[str, Any]) -> str:
+    if config["strategy"] != "auto" or config["devices"] == 1:
+        return config["strategy"]
+    # No gradient get, in a search, the compressors of all arms but one; in ScienceQA, all that sees where no row does.
+    some_unused = config["search_stage"] or config["datasets"] == "scienceqa"
+    return "ddp_find_unused_parameters_true" if some_unused else "ddp"
 
 
 def _pick(config: dict[str, Any]) -> tuple[str, ...]:

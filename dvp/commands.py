@@ -38,6 +38,14 @@ def convert(datasets, raw_root, data_root, seed, min_answer_count, rest_val_imag
 
 
 @ex.command(unobserved=True)
+def encode(_config):
+    """Encode every picture of a data set once, as image_tokens=cache would before training."""
+    from dvp.build import encode_pictures
+
+    encode_pictures(check(_config))
+
+
+@ex.command(unobserved=True)
 def shapes(data_root, seed):
     """Draw the embedded world and convert it."""
     from dvp.shapes import build

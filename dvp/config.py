@@ -25,7 +25,7 @@ def defaults():
     # The experiment
     exp_name = "DVP"  # names the folder of the run under log_dir
     seed = 0
-    datasets = ["vqa"]  # vqa, gqa or snli_ve; a name or a list of one
+    datasets = ["vqa"]  # vqa, gqa, snli_ve or scienceqa; a name or a list of one
     as_published = False  # True: the published code's arithmetic and protocol, quirks included
     search_stage = False  # True: search K; False: train at insert_layer
     test_only = False  # True: evaluate load_path and, for VQA and GQA, write its predictions
@@ -46,7 +46,11 @@ def defaults():
     # Text
     language_model = "BERT"  # BERT, T5 or LLAMA; must be what the tokenizer folder holds
     tokenizer = "bert-base-uncased"  # tokenizer and weights: a Hugging Face folder or hub name
-    max_text_len = 16  # tokens
+    max_text_len = 16  # tokens; ScienceQA: positions, with those of image and prefix
+    prompt_format = "QCM-ALE"  # ScienceQA: what is read and written, see dvp/scienceqa/text.py
+    use_caption = False  # ScienceQA: True puts the image's caption after the hint
+    answer_by = "generate"  # ScienceQA's test: generate a text and read it, or take the letter of largest likelihood
+    max_new_tokens = 64  # ScienceQA: tokens generated at most
 
     # Model
     insert_layer = 0  # K, from 0; auto: what the newest search of this model and task found
@@ -60,7 +64,7 @@ def defaults():
 
     # Optimiser
     optim_type = "adamw"  # adamw, adam or sgd
-    learning_rate = 1e-4
+    learning_rate = 1e-4  # ScienceQA: for 256 rows per update; it shrinks with fewer
     lr_mult = 1  # the answer head's rate, in learning rates
     weight_decay = 0.01
     decay_power = 1  # power of the polynomial decay, or "cosine" or "constant"
@@ -113,6 +117,11 @@ LLAMA = {
 }  # fmt: skip
 LLAMA_SEARCH = {"search_sample": 10, "batch_size": 128}
 SHORT = {"max_epoch": 5, "warmup_steps": 0.2}
+SCIENCE_QA = {
+    "datasets": ["scienceqa"], "clip_model": "ViT-L/14", "image_tokens": "live", "max_text_len": 512, "batch_size": 32,
+    "learning_rate": 1e-2, "decay_power": "cosine", "max_epoch": 20, "weight_decay": 0.05, "warmup_steps": 0.1,
+}  # fmt: skip
+SCIENCE_QA_SEARCH = {"search_sample": 10, "max_epoch": 2, "weight_decay": 0.04, "warmup_steps": 0.5}
 
 EXPERIMENTS: dict[str, tuple[dict[str, Any], ...]] = {
     "dvp_search_bert_vqa": (SEARCH, VQA, BERT),
@@ -134,6 +143,10 @@ EXPERIMENTS: dict[str, tuple[dict[str, Any], ...]] = {
     "dvp_adaption_llama_gqa": (ADAPTION, GQA, LLAMA, {"learning_rate": 5e-4}),
     "dvp_adaption_llama_snli_ve": (ADAPTION, SNLI_VE, LLAMA, {"learning_rate": 5e-4, "batch_size": 128}),
 }
+SCIENCE_QA_EXPERIMENTS = {
+    "dvp_search_llama_sqa": (SEARCH, LLAMA, SCIENCE_QA, SCIENCE_QA_SEARCH),
+    "dvp_adaption_llama_sqa": (ADAPTION, LLAMA, SCIENCE_QA),
+}
 
 # Any experiment on the embedded world: tiny pre-trained models, CPU, small batches. {language_model} is filled in.
 SHAPES = {
@@ -149,7 +162,7 @@ SHAPES = {
     "learning_rate": 1e-3,
 }
 
-for _name, _parts in EXPERIMENTS.items():
+for _name, _parts in (EXPERIMENTS | SCIENCE_QA_EXPERIMENTS).items():
     _merged: dict[str, Any] = {"exp_name": _name}
     for _part in _parts:
         _merged |= _part
@@ -206,7 +219,7 @@ _AMOUNT = _number(0, "a number of at least 0")
 _FLAG = _one_of(True, False)
 
 # What tasks.py and backbones/ hold; named here so that a look at the settings need not import torch.
-TASK_NAMES = ("vqa", "gqa", "snli_ve")
+TASK_NAMES = ("vqa", "gqa", "snli_ve", "scienceqa")
 LANGUAGE_MODELS = ("BERT", "T5", "LLAMA")
 
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -220,16 +233,17 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "backbone_dtype": _one_of("auto", "float32", "bfloat16"),
     "quantize": _one_of(None, "8bit", "4bit"),
     "test_split": _one_of("test", "test-dev"),
+    "answer_by": _one_of("generate", "likelihood"),
     "insert_layer": (lambda v: v == "auto" or isinstance(v, int) and v >= 0, "a layer counted from 0, or auto"),
     "decay_power": (lambda v: v in ("cosine", "constant") or isinstance(v, int | float), "a power, cosine or constant"),
     "max_steps": (lambda v: v is None or isinstance(v, int) and v > 0, "a number of updates, or None"),
     "per_gpu_batchsize": _number(1, "the number of rows that fit on one device, at least 1", (int,)),
     **dict.fromkeys(("batch_size", "max_epoch", "num_nodes", "cpu_processes", "num_heads"), _COUNT),
-    **dict.fromkeys(("image_size", "max_text_len"), _COUNT),
+    **dict.fromkeys(("image_size", "max_text_len", "max_new_tokens"), _COUNT),
     **dict.fromkeys(("num_gpus", "num_workers", "search_warmup_steps"), _number(0, "a number of at least 0", (int,))),
     **dict.fromkeys(("learning_rate", "lr_mult", "weight_decay", "end_lr", "warmup_steps", "drop_rate"), _AMOUNT),
     "val_check_interval": (lambda v: isinstance(v, float) and 0 < v <= 1, "a share of an epoch, such as 0.5 or 1.0"),
-    **dict.fromkeys(("search_stage", "use_adapter", "test_only", "as_published", "fast_dev_run"), _FLAG),
+    **dict.fromkeys(("search_stage", "use_adapter", "test_only", "as_published", "fast_dev_run", "use_caption"), _FLAG),
     **dict.fromkeys(("gradient_checkpointing", "compile"), _FLAG),
 }
 

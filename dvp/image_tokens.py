@@ -18,7 +18,7 @@ STORED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # by Lightni
 class ImageTokens(pl.Callback):
     """Fills the cache before the first epoch, each distinct picture once, and lets the data module read from it.
 
-    mode: cache, or auto, which stays live (and says so) where reading would not be faster or the disk has no room.
+    mode: cache, or auto, which stays live (and says so) where reading would not be faster.
     on_device: hold all tokens on the device instead of fetching them batch by batch.
     """
 
@@ -26,17 +26,19 @@ class ImageTokens(pl.Callback):
         self.mode, self.folder, self.transform, self.on_device = mode, folder, transform, on_device
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        data: QuestionData = trainer.datamodule
+        self.fill(trainer, trainer.datamodule, pl_module.model.vision)
+
+    def fill(self, trainer: pl.Trainer, data: QuestionData, vision: nn.Module) -> None:
+        """Encode what the cache lacks on the trainer's devices, and let `data` read from it, unless auto stays live."""
         device = trainer.strategy.root_device
-        vision = pl_module.model.vision.to(device)
+        vision = vision.to(device)
 
         @torch.no_grad()
         def encode(pixel_values: Tensor) -> Tensor:
             with trainer.precision_plugin.forward_context():
                 return vision({"pixel_values": pixel_values.to(device)})
 
-        pixels = data.sample_pixels()
-        tokens = encode(pixels)  # (B, N, Dv), also a warm-up
+        tokens = encode(data.sample_pixels())  # (B, N, Dv), also a warm-up
         about = {"encoder": weights_hash(vision), "transform": self.transform}
         dtype = STORED.get(str(trainer.precision), torch.float32)
         cache = TokenCache(self.folder, about, tuple(tokens.shape[1:]), dtype)

@@ -102,7 +102,8 @@ def latest_search(log_dir: Path, config: dict[str, Any]) -> int:
         if search["finished"] and all(search["config"][key] == config[key] for key in same):
             found.append((path.stat().st_mtime, path, search["insert_layer"]))
     if not found:
-        experiment = f"dvp_search_{config['language_model'].lower()}_{config['datasets']}"
+        task = {"scienceqa": "sqa"}.get(config["datasets"], config["datasets"])
+        experiment = f"dvp_search_{config['language_model'].lower()}_{task}"
         raise UserError(
             f"insert_layer=auto found no finished search of {config['tokenizer']} on {config['datasets']} "
             f"in {log_dir}: run `python run.py with {experiment} ...` first, or give a layer."

@@ -99,4 +99,8 @@ TASKS = {
         metric="accuracy",
         answers=("contradiction", "neutral", "entailment"),  # the published order of the labels
     ),
+    # Its rows, loss and answers are those of dvp/scienceqa.
+    "scienceqa": Task(
+        "scienceqa", ("train",), ("val",), ("test",), "val", ("val",), "accuracy", answers=tuple("ABCDE")
+    ),
 }

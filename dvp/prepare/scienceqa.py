@@ -40,22 +40,24 @@ def prepare(raw: Path, tables: Tables, options: Options) -> None:
 def _write(
     tables: Tables, split: str, problems: dict[str, dict], captions: dict[str, str], images: Path, allow_missing: bool
 ) -> None:
+    def path_of(pid: str) -> Path:
+        return images / pid / "image.png"
+
     account = Account(f"scienceqa_{split}", questions=len(problems))
     tables.accounts.append(account)
-    paths = {pid: images / pid / "image.png" for pid, problem in problems.items() if problem["image"]}
-    present = set(present_images(paths, account, allow_missing))
-    account.images, account.imageless = len(present), len(paths) - len(present)
-    account.kept = account.questions - account.imageless
+    pictured = [pid for pid, problem in problems.items() if problem["image"]]
+    present = present_images(pictured, path_of, account, allow_missing)
+    lost = set(pictured) - set(present)
+    account.images, account.imageless, account.kept = len(present), len(lost), len(problems) - len(lost)
 
     def rows() -> Iterator[dict[str, Any]]:
         for pid, problem in tqdm(problems.items(), desc=account.table, unit="problem"):
-            if pid in paths and pid not in present:
-                continue
-            yield {name: problem[name] for name in (*TEXTS, "choices", "answer")} | {
-                "question_id": pid,
-                "image": read_image(paths[pid]) if pid in paths else b"",
-                "caption": captions.get(pid, ""),
-            }
+            if pid not in lost:
+                yield {name: problem[name] for name in (*TEXTS, "choices", "answer")} | {
+                    "question_id": pid,
+                    "image": read_image(path_of(pid)) if problem["image"] else b"",
+                    "caption": captions.get(pid, ""),
+                }
 
     tables.write(account.table, SCHEMA, rows())
 
@@ -68,5 +70,7 @@ def _problem(raw: Path, problems: dict[str, Any], pid: str) -> dict[str, Any]:
         field(problem, name, str, where)
     choices, answer = field(problem, "choices", list, where), field(problem, "answer", int, where)
     if not 2 <= len(choices) <= MOST_CHOICES or not 0 <= answer < len(choices):
-        raise UserError(f"{where} has {len(choices)} choices and the answer {answer}: the file is damaged, see DATA.md.")
+        raise UserError(
+            f"{where} has {len(choices)} choices and the answer {answer}: the file is damaged, see DATA.md."
+        )
     return problem

@@ -1,0 +1,117 @@
+"""From text to sequences: token ids, the places of what is put in before the text, and batches.
+
+Legend: B batch, T positions, n rows with image, C class tokens of the image.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from sentencepiece import SentencePieceProcessor
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoTokenizer
+
+IGNORED = 0  # label of positions without loss and id of padding: <unk>, which LLaMA's pieces never make
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A tokenizer: text to ids and back, without special tokens, and the ids that begin and end a text."""
+
+    encode: Callable[[str], list[int]]
+    decode: Callable[[list[int]], str]
+    bos: int
+    eos: int
+
+
+def load_tokens(name_or_path: str) -> Tokens:
+    """The tokenizer of a folder in Meta's or the Hugging Face layout, or of a hub name."""
+    folder = Path(name_or_path)
+    for stored in (folder / "tokenizer.model", folder.parent / "tokenizer.model"):  # Meta: beside the size's folder
+        if stored.is_file():
+            # Hugging Face's conversion cuts double spaces otherwise than SentencePiece, with which LLaMA was trained.
+            pieces = SentencePieceProcessor(str(stored))
+            return Tokens(pieces.encode, pieces.decode, pieces.bos_id(), pieces.eos_id())
+    tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+    encode = partial(tokenizer.encode, add_special_tokens=False)
+    return Tokens(encode, tokenizer.decode, tokenizer.bos_token_id, tokenizer.eos_token_id)
+
+
+class Row(NamedTuple):
+    """One text: BOS, prompt, and what follows it; a label per id, of prompt_length tokens after BOS none."""
+
+    ids: Sequence[int]
+    labels: Sequence[int]
+    prompt_length: int
+    has_image: bool
+
+
+def encode_row(tokens: Tokens, prompt: str, follows: str, has_image: bool, ended: bool = True) -> Row:
+    """The row of a prompt and what follows it, cut into tokens as one text; `ended` puts EOS after it."""
+    prompt_length = len(tokens.encode(prompt))
+    ids = [tokens.bos, *tokens.encode(prompt + follows), *([tokens.eos] if ended else [])]
+    labels = [IGNORED] * (1 + prompt_length) + ids[1 + prompt_length :]
+    return Row(torch.tensor(ids, dtype=torch.int32), torch.tensor(labels, dtype=torch.int32), prompt_length, has_image)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where everything stands, at most `max_length` positions.
+
+    With image:     [modality][BOS]["Image: "][C class tokens][slot of the prompt][text]
+    without:        [modality][BOS]["Image: N/A"][text]
+    """
+
+    image_prefix: tuple[int, ...]
+    text_prefix: tuple[int, ...]
+    class_tokens: int
+    max_length: int = 512
+
+    @property
+    def image(self) -> slice:
+        """Positions of the image's class tokens."""
+        start = 2 + len(self.image_prefix)
+        return slice(start, start + self.class_tokens)
+
+    @property
+    def slot(self) -> int:
+        """Position of the visual prompt, right before the text."""
+        return self.image.stop
+
+    def text_start(self, has_image: bool) -> int:
+        """Position of the first text token after BOS."""
+        return self.slot + 1 if has_image else 2 + len(self.text_prefix)
+
+    def length(self, row: Row) -> int:
+        """Positions that the row takes if it is not cut."""
+        return self.text_start(row.has_image) + len(row.ids) - 1
+
+    def place(self, values: Sequence[int], has_image: bool, prefix: bool) -> Tensor:
+        """One value per position, int64: those of a row, with the ids of the prefix (or 0) and 0 put in."""
+        front = self.image_prefix if has_image else self.text_prefix
+        gap = [0] * (self.text_start(has_image) - 2 - len(front))
+        put_in = [*(front if prefix else [0] * len(front)), *gap]
+        placed = [torch.as_tensor(part, dtype=torch.long) for part in ([0], values[:1], put_in, values[1:])]
+        return torch.cat(placed)[: self.max_length]
+
+    def batch(self, rows: Sequence[Row], pixel_values: Sequence[Tensor]) -> dict[str, Any]:
+        """input_ids, labels and prompt (B, T), length and has_image (B,), pixel_values (n or B, 3, H, W) or none."""
+        ids = [self.place(row.ids, row.has_image, prefix=True) for row in rows]
+        labels = [self.place(row.labels, row.has_image, prefix=False) for row in rows]
+        batch = {
+            "input_ids": pad_sequence(ids, batch_first=True, padding_value=IGNORED),
+            "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORED),
+            "length": torch.tensor([len(row) for row in ids]),
+            "has_image": torch.tensor([bool(row.has_image) for row in rows]),
+        }
+        start = torch.tensor([[self.text_start(row.has_image)] for row in rows])
+        count = torch.tensor([[row.prompt_length] for row in rows])
+        place = torch.arange(batch["input_ids"].shape[1])
+        batch["prompt"] = (place >= start) & (place < start + count)  # (B, T)
+        if len(pixel_values):
+            batch["pixel_values"] = torch.stack(list(pixel_values))
+        return batch

@@ -1,0 +1,153 @@
+"""Tiny random models and data as folders, and the command line run in this process."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the network; read at import
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_world import FAMILIES, PIXELS, SENTENCES, SPLITS, write_clip, write_data, write_language_model
+from torch import nn
+
+
+@pytest.fixture(scope="session")
+def make_language_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Makes a random model of a family with its tokenizer, `changes` going into its config.json; returns the folder."""
+
+    def make(family: str, **changes: Any) -> str:
+        folder = tmp_path_factory.mktemp(family)
+        write_language_model(folder, family, **changes)
+        return str(folder)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def language_models(make_language_model: Callable[..., str]) -> dict[str, str]:
+    """The folder of a tiny language model per family."""
+    return {family: make_language_model(family) for family in FAMILIES}
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of a tiny CLIP."""
+    folder = tmp_path_factory.mktemp("clip")
+    write_clip(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with the tables of all tasks."""
+    folder = tmp_path_factory.mktemp("data")
+    for task in SPLITS:
+        write_data(folder, task)
+    return str(folder)
+
+
+# Runs
+
+
+@pytest.fixture
+def tiny(data_root: str, clip_folder: str, language_models: dict[str, str], tmp_path: Path) -> Callable[..., dict]:
+    """The settings that turn an experiment into one of a second on the tiny folders, with `changes`."""
+
+    def make(experiment: str, **changes: Any) -> dict[str, Any]:
+        return {
+            "data_root": data_root, "clip_model": clip_folder, "tokenizer": language_models[experiment.split("_")[2]],
+            "log_dir": str(tmp_path / "result"), "image_size": PIXELS, "num_heads": 4, "num_gpus": 0, "num_workers": 0,
+            "batch_size": 8, "per_gpu_batchsize": 4, "max_steps": 2, "image_tokens": "live",
+        } | changes  # fmt: skip
+
+    return make
+
+
+@pytest.fixture
+def command() -> Callable[..., None]:
+    """Runs `python run.py <words> key=value ...` in this process; SystemExit where it would end with an exit code."""
+    import run
+
+    def call(*words: str, **settings: Any) -> None:
+        run.ex.observers.clear()
+        run.ex.run_commandline(["run.py", *words, *(f"{key}={value}" for key, value in settings.items())])
+
+    yield call
+    run.ex.observers.clear()
+
+
+@pytest.fixture
+def refused(command: Callable[..., None], capsys: pytest.CaptureFixture) -> Callable[..., str]:
+    """Runs a command that has to be refused with a sentence and without a traceback; returns the sentence."""
+
+    def call(*words: str, **settings: Any) -> str:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit_:
+            command(*words, **settings)
+        error = capsys.readouterr().err
+        assert exit_.value.code not in (0, None)
+        assert "Traceback" not in error
+        return error
+
+    return call
+
+
+@pytest.fixture
+def configure(tiny: Callable[..., dict]) -> Callable[..., dict[str, Any]]:
+    """The checked config of an experiment on the tiny folders, with `changes`."""
+    from dvp.config import check, ex
+
+    def make(experiment: str, **changes: Any) -> dict[str, Any]:
+        named = ex.named_configs[experiment]()
+        return check(dict(ex.configurations[0](preset={})) | dict(named) | tiny(experiment, **changes))
+
+    return make
+
+
+@pytest.fixture
+def real_data() -> Callable[[], Path]:
+    """The folder of the small real data; skips where it is not at hand."""
+
+    def find() -> Path:
+        if "DVP_REAL_DATA" not in os.environ:
+            pytest.skip("DVP_REAL_DATA does not name the folder of the small real data")
+        return Path(os.environ["DVP_REAL_DATA"])
+
+    return find
+
+
+# Models
+
+
+@pytest.fixture
+def make_dvp(language_models: dict[str, str], clip_folder: str) -> Callable[..., nn.Module]:
+    """Makes a DVP model of a family with 7 answers, in training mode; its vision takes 16 x 16 pixels."""
+    import clip
+    from dvp.backbones import load_backbone
+    from dvp.model import DVP
+    from dvp.vision import FrozenVision
+
+    def make(family: str, **options: Any) -> nn.Module:
+        torch.manual_seed(1)
+        vision = FrozenVision(clip.load(clip_folder))
+        return DVP(vision, vision.width, load_backbone(language_models[family]), 7, **{"num_heads": 4} | options)
+
+    return make
+
+
+@pytest.fixture
+def batch_of(language_models: dict[str, str]) -> Callable[[str], dict[str, torch.Tensor]]:
+    """Makes a batch of three questions, tokenised for a family, with random pictures."""
+    from dvp.backbones import BACKBONES
+
+    def make(family: str) -> dict[str, torch.Tensor]:
+        tokenizer = BACKBONES[family].tokenizer(language_models[family])
+        text = tokenizer(SENTENCES[:3], padding="max_length", max_length=16, truncation=True, return_tensors="pt")
+        pixels = torch.randn(3, 3, PIXELS, PIXELS, generator=torch.Generator().manual_seed(2))
+        return {"input_ids": text["input_ids"], "attention_mask": text["attention_mask"], "pixel_values": pixels}
+
+    return make

@@ -1,0 +1,101 @@
+"""Adapters: where they sit, what they change, and what is trained beside them."""
+
+import re
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from dvp.adapters import Adapter, freeze, inject_adapters
+from dvp.backbones import BACKBONES, load_backbone
+from dvp.model import DVP
+
+ENCODER_LAYERS, LAYERS = 2, 3  # of the tiny models in conftest
+ADAPTERS = {"bert": 2 * LAYERS, "t5": 2 * ENCODER_LAYERS + 3 * LAYERS, "llama": 2 * LAYERS}
+# The frozen model's own parameters that are trained beside adapters
+NORMS = {
+    "bert": r"encoder\.layer\.\d+\.(attention\.)?output\.LayerNorm\.(weight|bias)",
+    "t5": r"(encoder|decoder)\.(block\.\d+\.layer\.\d+\.layer_norm|final_layer_norm)\.weight",
+    "llama": r"layers\.\d+\.(input|post_attention)_layernorm\.weight|norm\.weight",
+}
+FAMILIES = pytest.mark.parametrize("family", BACKBONES)
+
+
+@FAMILIES
+def test_every_sub_layer_gets_one_adapter(family: str, make_dvp: Callable[..., DVP]) -> None:
+    model = make_dvp(family, use_adapter=True)
+    assert sum(isinstance(module, Adapter) for module in model.modules()) == ADAPTERS[family]
+
+
+@FAMILIES
+def test_zeroed_adapters_change_nothing(family: str, make_dvp: Callable[..., DVP], batch_of: Callable) -> None:
+    plain, adapted = make_dvp(family).eval(), make_dvp(family, use_adapter=True).eval()
+    adapted.head.load_state_dict(plain.head.state_dict())
+    adapted.compressors.load_state_dict(plain.compressors.state_dict())
+    batch = batch_of(family)
+    with torch.no_grad():
+        assert not torch.allclose(adapted(batch, 1), plain(batch, 1), atol=1e-5)
+        for module in adapted.modules():
+            if isinstance(module, Adapter):
+                nn.init.zeros_(module.up.weight)
+        torch.testing.assert_close(adapted(batch, 1), plain(batch, 1))
+
+
+@FAMILIES
+def test_adapter_mode_trains_adapters_norms_compressor_and_head_alone(family: str, make_dvp: Callable) -> None:
+    model = make_dvp(family, use_adapter=True)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    rest = {name for name in trained if not name.startswith(("compressors.", "head."))}
+    adapters = {name for name in rest if re.search(r"\.adapter\.(up|down)\.(weight|bias)$", name)}
+    norms = {name for name in rest if re.fullmatch(rf"backbone\.model\.({NORMS[family]})", name)}
+    assert rest == adapters | norms
+    assert len(adapters) == 4 * ADAPTERS[family]
+    assert (
+        len(norms) == len([n for n, _ in model.named_parameters() if re.search(rf"model\.({NORMS[family]})$", n)]) > 0
+    )
+    everywhere = [name for name, _ in model.named_parameters() if name.startswith(("compressors.", "head."))]
+    assert trained - rest == set(everywhere)
+
+
+@FAMILIES
+@pytest.mark.parametrize("use_adapter", [False, True])
+@pytest.mark.parametrize("insert_layer", [0, LAYERS - 1])
+def test_the_gradient_reaches_every_trained_parameter(
+    family: str, use_adapter: bool, insert_layer: int, make_dvp: Callable[..., DVP], batch_of: Callable
+) -> None:
+    model = make_dvp(family, use_adapter=use_adapter)
+    model(batch_of(family), insert_layer).square().sum().backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+        # The softmax takes a key bias off again; and T5's start token, alone below the prompt, attends to itself.
+        if parameter.requires_grad and "key.bias" not in name and insert_layer == 0:
+            assert parameter.grad.abs().sum() > 0, name
+
+
+def test_the_bottleneck_is_a_residual_of_the_reduced_width() -> None:
+    adapter = Adapter(32, 8, nn.ReLU, lambda weight: nn.init.normal_(weight, std=0.01))
+    x = torch.randn(2, 5, 32)
+    torch.testing.assert_close(
+        adapter(x), x + torch.relu(x @ adapter.down.weight.T + adapter.down.bias) @ adapter.up.weight.T
+    )
+    assert adapter.down.weight.shape == (4, 32)
+    assert Adapter(32, 64, nn.SiLU, nn.init.xavier_uniform_).down.out_features == 1
+
+
+def test_nothing_matched_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no module of Sequential ends with one of attention"):
+        inject_adapters(nn.Sequential(nn.Linear(2, 2)), ["attention"], nn.Identity)
+
+
+def test_only_whole_names_match() -> None:
+    root = nn.ModuleDict({"my_proj": nn.Linear(2, 2), "proj": nn.Linear(2, 2)})
+    assert inject_adapters(root, ["proj"], nn.Identity) == ["proj"]
+
+
+def test_freeze_leaves_what_the_expression_finds(language_models: dict[str, str]) -> None:
+    backbone = load_backbone(language_models["bert"])
+    freeze(backbone, r"layer\.1\..*LayerNorm")
+    trained = [name for name, parameter in backbone.named_parameters() if parameter.requires_grad]
+    assert len(trained) == 4
+    assert all("layer.1." in name and "LayerNorm" in name for name in trained)

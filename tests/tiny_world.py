@@ -1,0 +1,170 @@
+"""Tiny random models, tokenizers and data, written as real folders and files."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import sentencepiece
+import torch
+from PIL import Image
+from torch import nn
+from transformers import (
+    BertConfig,
+    BertModel,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    LlamaConfig,
+    LlamaModel,
+    T5Config,
+    T5Model,
+)
+
+SENTENCES = [
+    "what color is the left square", "is there a red circle", "how many blue triangles are there",
+    "the small square is green", "what shape is above the red square", "no circle is yellow",
+]  # fmt: skip
+ANSWERS = {"vqa": ["yes", "no", "red", "two"], "gqa": ["left", "right", "blue"]}
+SPLITS = {
+    "vqa": ("train", "trainable_val", "rest_val", "test", "test-dev"),
+    "gqa": ("train", "val", "test-dev"),
+    "snli_ve": ("train", "dev", "test"),
+}
+FILES = {"vqa": "vqav2", "gqa": "gqa", "snli_ve": "snli_ve"}
+WIDTH, LAYERS, PIXELS = 32, 3, 16
+
+
+# Language models and CLIP
+
+
+def _bert_tokenizer(folder: Path) -> dict[str, int]:
+    words = sorted({word for sentence in SENTENCES for word in sentence.split()})
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary), encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer", "do_lower_case": true}')
+    return {"vocab_size": len(vocabulary)}
+
+
+def _sentencepiece(file: Path, **options: Any) -> int:
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(SENTENCES), model_writer=(model := io.BytesIO()), minloglevel=2, **options
+    )
+    file.write_bytes(model.getvalue())
+    return sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()).get_piece_size()
+
+
+def _t5_tokenizer(folder: Path) -> dict[str, int]:
+    ids = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
+    size = _sentencepiece(folder / "spiece.model", vocab_size=60, hard_vocab_limit=False, **ids)
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "T5Tokenizer"}')
+    return {"vocab_size": size + 100}  # T5's tokenizer adds 100 sentinels
+
+
+def _llama_tokenizer(folder: Path) -> dict[str, int]:
+    size = _sentencepiece(folder / "tokenizer.model", vocab_size=320, model_type="bpe", byte_fallback=True,
+                          hard_vocab_limit=False)  # fmt: skip
+    (folder / "tokenizer_config.json").write_text(
+        '{"tokenizer_class": "LlamaTokenizer", "add_bos_token": true, "add_eos_token": false, "legacy": true}'
+    )
+    return {"vocab_size": size}
+
+
+FAMILIES: dict[str, tuple] = {
+    "bert": (_bert_tokenizer, BertModel, BertConfig,
+             {"hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": 4, "intermediate_size": 48}),
+    "t5": (_t5_tokenizer, T5Model, T5Config,
+           {"d_model": WIDTH, "num_layers": 2, "num_decoder_layers": LAYERS, "num_heads": 4, "d_kv": 8, "d_ff": 48,
+            "decoder_start_token_id": 0}),
+    "llama": (_llama_tokenizer, LlamaModel, LlamaConfig,
+              {"hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": 4, "intermediate_size": 48}),
+}  # fmt: skip
+
+
+def shake(module: nn.Module, scale: float = 0.1) -> nn.Module:
+    """The module with noise on every parameter, so that no bias or norm is trivially 0 or 1."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter += scale * torch.randn(parameter.shape, generator=generator)
+    return module
+
+
+def write_language_model(folder: Path, family: str, **changes: Any) -> None:
+    """Write a random model of a family with its tokenizer, `changes` going into its config.json."""
+    write_tokenizer, model, config, sizes = FAMILIES[family]
+    torch.manual_seed(0)
+    shake(model(config(**write_tokenizer(folder) | sizes | changes))).save_pretrained(folder)
+
+
+def write_clip(folder: Path) -> None:
+    """Write a random CLIP that takes pictures of 16 pixels: 4 patches and the class token, 24 wide."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    shake(CLIPVisionModel(CLIPVisionConfig(image_size=PIXELS, patch_size=8, **sizes))).save_pretrained(folder)
+
+
+# Data in the published schema
+
+
+def picture(seed: int) -> bytes:
+    """The bytes of a random PNG."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (20, 24, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(buffer := io.BytesIO(), "PNG")
+    return buffer.getvalue()
+
+
+def rows_of(task: str, split: str, images: int = 4, questions: int = 2) -> list[dict[str, Any]]:
+    """Rows as the published scripts write them: one image with its questions."""
+    first = 1000 * SPLITS[task].index(split)
+    rows = []
+    for image in range(images):
+        ids = [first + 10 * image + number for number in range(questions)]
+        row = {"image": picture(first + image), "questions": [SENTENCES[i % len(SENTENCES)] for i in ids]}
+        if task == "snli_ve":
+            labels = [("entailment", "neutral", "contradiction")[i % 3] for i in ids]
+            rows.append(row | {"answers": labels, "identifier": first + image})
+            continue
+        names = ANSWERS[task]
+        labels = [i % len(names) for i in ids]
+        asked = task == "vqa" and split.startswith("test")  # the answers of these are the server's secret
+        rows.append(row | {
+            "answers": [] if asked else [[names[label]] for label in labels],
+            "answer_labels": [] if asked else [[label] for label in labels],
+            "answer_scores": [] if asked else [[1.0] for _ in labels],
+            "image_id": first + image if task == "vqa" else f"n{first + image}",
+            "question_id": ids if task == "vqa" else [str(i) for i in ids],
+            "split": split,
+        })  # fmt: skip
+    return rows
+
+
+def write_table(path: Path, rows: list[dict[str, Any]] | pa.Table) -> None:
+    """Write rows as an Arrow file, of the types that pyarrow infers, as the published scripts do."""
+    table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(rows)
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+
+
+def write_data(folder: Path, task: str) -> None:
+    """Write all tables of a task, small."""
+    for split in SPLITS[task]:
+        write_table(folder / f"{FILES[task]}_{split}.arrow", rows_of(task, split))
+
+
+# Runs
+
+
+def fit(config: dict[str, Any], *callbacks: Any) -> Any:
+    """Builds and trains what a checked config says, with further callbacks; returns the trainer."""
+    import pytorch_lightning as pl
+
+    from dvp.build import build_data, build_module, build_trainer
+
+    pl.seed_everything(config["seed"], workers=True)
+    data = build_data(config)
+    module = build_module(config, data)
+    trainer = build_trainer(config, module.monitor)
+    trainer.callbacks += callbacks
+    trainer.fit(module, datamodule=data, ckpt_path=config["resume_from"])
+    return trainer
