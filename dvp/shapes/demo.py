@@ -1,0 +1,93 @@
+"""`make demo`: the whole method on the embedded world, through the commands that a user types.
+
+    python -m dvp.shapes.demo
+"""  # fmt: skip
+
+import json
+import shutil
+import time
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+warnings.filterwarnings("ignore", "pkg_resources is deprecated")  # Sacred imports it
+
+import torch  # noqa: E402
+from safetensors import safe_open  # noqa: E402
+
+import run  # noqa: E402
+from dvp.config import SHAPES  # noqa: E402
+from dvp.evaluation import vqa  # noqa: E402
+from dvp.shapes.raw import TEST_ANNOTATIONS  # noqa: E402
+
+RESULT = Path("result/shapes")
+RAW = Path(SHAPES["data_root"]) / "raw" / "vqa"
+QUESTIONS = RAW / "v2_OpenEnded_mscoco_test2015_questions.json"
+
+# name -> settings of the training at K
+MODELS = {
+    "blind": "image_tokens=zero",
+    "full": "",
+    "adapter": "use_adapter=True learning_rate=2e-3",
+}
+
+
+class Trained(NamedTuple):
+    """What became of one training: official accuracy on held-out scenes, trained parameters, seconds, its answers."""
+
+    accuracy: float
+    parameters: int
+    seconds: float
+    answers: Path
+
+
+def command(words: str) -> float:
+    """The seconds that `python run.py <words>` took; it runs in this process, which saves the imports."""
+    print(f"\n$ python run.py {words}", flush=True)
+    start = time.perf_counter()
+    run.ex.run_commandline(["run.py", *words.split()])
+    return time.perf_counter() - start
+
+
+def search(log_dir: Path, settings: str = "") -> tuple[dict, float]:
+    """The search.json of a search under a new `log_dir`, and its seconds."""
+    seconds = command(f"with dvp_search_bert_vqa shapes log_dir={log_dir} {settings}")
+    return json.loads(next(log_dir.rglob("search.json")).read_text(encoding="utf-8")), seconds
+
+
+def train(log_dir: Path, name: str, settings: str) -> Trained:
+    """Train, let the best checkpoint answer the test questions, and score the answers."""
+    words = f"with dvp_adaption_bert_vqa shapes log_dir={log_dir} exp_name={name} {settings}"
+    seconds = command(words)
+    (best,) = log_dir.glob(f"{name}_seed*/version_0/checkpoints/epoch*.ckpt")
+    checkpoint = best.rename(best.with_name(f"{name}.ckpt"))
+    command(f"{words} test_only=True load_path={checkpoint}")
+    answers = log_dir / f"vqa_submit_{name}.json"
+    with safe_open(checkpoint / "weights.safetensors", "pt") as weights:
+        parameters = sum(torch.Size(weights.get_slice(key).get_shape()).numel() for key in weights.keys())  # noqa: SIM118
+    return Trained(_score(answers), parameters, seconds, answers)
+
+
+def _score(answers: Path) -> float:
+    held_out = json.loads((RAW / TEST_ANNOTATIONS).read_text(encoding="utf-8"))["annotations"]
+    questions = json.loads(QUESTIONS.read_text(encoding="utf-8"))["questions"]
+    return vqa.score(json.loads(answers.read_text(encoding="utf-8")), held_out, questions)["overall"]
+
+
+def main() -> None:
+    """World, search, three trainings at K, their answers to the test questions, and a table."""
+    shutil.rmtree(RESULT, ignore_errors=True)
+    command("shapes")
+    found, seconds = search(RESULT)
+    layer = found["insert_layer"]
+    trained = {name: train(RESULT, name, f"insert_layer=auto {settings}") for name, settings in MODELS.items()}
+    command(f"check_submission with predictions={trained['full'].answers} questions={QUESTIONS}")
+    print(f"\nThe search found K = {layer} in {seconds:.0f} s. VQA accuracy on held-out scenes:\n")
+    print(f"{'model':10}{'K':>3}{'accuracy':>10}{'trained parameters':>20}{'seconds':>9}   answers")
+    for name, (accuracy, parameters, took, answers) in trained.items():
+        print(f"{name:10}{layer:3}{accuracy:10.2f}{parameters:20,}{took:9.0f}   {answers}")
+    print(f"\nRuns, checkpoints and logs lie in {RESULT}; the pictures and questions in {SHAPES['data_root']}.")
+
+
+if __name__ == "__main__":
+    main()
