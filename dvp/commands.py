@@ -16,7 +16,7 @@ def before_all(options: dict[str, Any]) -> None:
     """Refuse mistyped words before anything is loaded; let rank 0, and no other, write the run down."""
     updates = check_command_line(options["COMMAND"], options["UPDATE"] or [])
     if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":
-        ex.observers.append(FileStorageObserver(os.path.join(updates.get("log_dir", "./result"), "sacred")))
+        ex.observers[:] = [FileStorageObserver(os.path.join(updates.get("log_dir", "./result"), "sacred"))]
 
 
 @ex.config_hook
@@ -47,7 +47,7 @@ def encode(_config):
 
 @ex.command(unobserved=True)
 def shapes(data_root, seed):
-    """Draw the embedded world and convert it."""
+    """Draw the embedded world in the raw formats of all tasks, and convert it."""
     from dvp.shapes import build
 
     build(data_root or SHAPES["data_root"], seed)

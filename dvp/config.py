@@ -159,10 +159,10 @@ SHAPES = {
     "num_workers": 0,
     "batch_size": 64,
     "per_gpu_batchsize": 64,
-    "learning_rate": 2e-3,
+    "learning_rate": 1e-3,
     "lr_mult": 1,
     "drop_rate": 0.0,
-    "max_epoch": 4,
+    "max_epoch": 3,
 }
 
 for _name, _parts in (EXPERIMENTS | SCIENCE_QA_EXPERIMENTS).items():

@@ -24,11 +24,17 @@ RESULT = Path("result/shapes")
 RAW = Path(SHAPES["data_root"]) / "raw" / "vqa"
 QUESTIONS = RAW / "v2_OpenEnded_mscoco_test2015_questions.json"
 
+# The search trains few parameters on much noise, a random arm at a time: it wants adapters, small batches, and to wait
+# with the scores until the arms can tell a picture from none.
+SEARCH = (
+    "use_adapter=True batch_size=32 per_gpu_batchsize=32 learning_rate=2e-3 warmup_steps=0.1 max_epoch=4 "
+    "search_warmup_steps=2200"
+)
 # name -> settings of the training at K
 MODELS = {
     "blind": "image_tokens=zero",
     "full": "",
-    "adapter": "use_adapter=True learning_rate=2e-3",
+    "adapter": "use_adapter=True learning_rate=4e-3 max_epoch=2",
 }
 
 
@@ -51,7 +57,7 @@ def command(words: str) -> float:
 
 def search(log_dir: Path, settings: str = "") -> tuple[dict, float]:
     """The search.json of a search under a new `log_dir`, and its seconds."""
-    seconds = command(f"with dvp_search_bert_vqa shapes log_dir={log_dir} {settings}")
+    seconds = command(f"with dvp_search_bert_vqa shapes log_dir={log_dir} {SEARCH} {settings}")
     return json.loads(next(log_dir.rglob("search.json")).read_text(encoding="utf-8")), seconds
 
 

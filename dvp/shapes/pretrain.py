@@ -12,6 +12,7 @@ import torch
 from transformers import CLIPImageProcessor
 
 from clip.transform import MEAN, STD
+from dvp.files import write_whole
 from dvp.shapes.contrastive import pretrain_clip
 from dvp.shapes.language import pretrain_bert, pretrain_llama, pretrain_t5
 from dvp.shapes.vocabulary import write_tokenizer
@@ -25,20 +26,26 @@ SAMPLE = {"clip": 20000, "bert": 60000, "t5": 60000, "llama": 60000}  # pictures
 
 def make(name: str, out: Path, steps: int | None = None, sample: int | None = None) -> str:
     """A row for the model card: what the model reached in which time. The model lies in `out`/`name`."""
-    folder, start = out / name, time.time()
-    steps, sample = steps or STEPS[name], sample or SAMPLE[name]
-    torch.manual_seed(0)
-    if name == "clip":
-        model, reached = pretrain_clip(steps, sample)
-        crop = {"height": SIZE, "width": SIZE}
-        shape = {"size": {"shortest_edge": SIZE}, "crop_size": crop}
-        CLIPImageProcessor(**shape, image_mean=[*MEAN], image_std=[*STD]).save_pretrained(folder)
-    else:
-        write_tokenizer(name, folder)
-        model, reached = LANGUAGE[name](folder, steps, sample)
-    model.half().save_pretrained(folder)
-    count = sum(parameter.numel() for parameter in model.parameters())
-    return f"| {name} | {count:,} | {steps:,} | {sample:,} | {time.time() - start:.0f} s | {reached} |"
+    steps, sample, start = steps or STEPS[name], sample or SAMPLE[name], time.time()
+    made: list[str] = []
+
+    def write(folder: Path) -> None:
+        torch.manual_seed(0)
+        folder.mkdir()
+        if name == "clip":
+            model, reached = pretrain_clip(steps, sample)
+            crop = {"height": SIZE, "width": SIZE}
+            shape = {"size": {"shortest_edge": SIZE}, "crop_size": crop}
+            CLIPImageProcessor(**shape, image_mean=[*MEAN], image_std=[*STD]).save_pretrained(folder)
+        else:
+            write_tokenizer(name, folder)
+            model, reached = LANGUAGE[name](folder, steps, sample)
+        model.half().save_pretrained(folder)
+        count = sum(parameter.numel() for parameter in model.parameters())
+        made.append(f"| {name} | {count:,} | {steps:,} | {sample:,} | {time.time() - start:.0f} s | {reached} |")
+
+    write_whole(out / name, write)  # so that a broken run never leaves a tokenizer beside weights that learned another
+    return made[0]
 
 
 def main() -> None:

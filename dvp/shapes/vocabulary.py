@@ -27,20 +27,29 @@ def _wordpiece(folder: Path) -> None:
 
 def _unigram(folder: Path) -> None:
     options = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
-    _sentencepiece(folder / "spiece.model", model_type="unigram", vocab_size=400, **options)
+    # A piece must be shared by several words, punctuation included; this world has too few words for that to happen.
+    words = sorted({word.strip(".,?") for text in sentences() for word in text.split()})
+    extra = [word + mark for word in words for mark in ".,?"]
+    _sentencepiece(folder / "spiece.model", extra, model_type="unigram", vocab_size=400, **options)
 
 
 def _bpe(folder: Path) -> None:
     options = {"unk_id": 0, "bos_id": 1, "eos_id": 2, "pad_id": -1, "byte_fallback": True}
-    _sentencepiece(folder / "tokenizer.model", model_type="bpe", vocab_size=600, **options)
+    _sentencepiece(folder / "tokenizer.model", [], model_type="bpe", vocab_size=600, **options)
 
 
-def _sentencepiece(path: Path, **options: Any) -> None:
+def _sentencepiece(path: Path, extra: list[str], **options: Any) -> None:
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(sentences()), model_writer=model, hard_vocab_limit=False, character_coverage=1.0,
-        num_threads=1, minloglevel=2, **options,
-    )  # fmt: skip
+        sentence_iterator=iter(sentences() + extra),
+        model_writer=model,
+        hard_vocab_limit=False,
+        character_coverage=1.0,
+        normalization_rule_name="identity",
+        num_threads=1,
+        minloglevel=2,
+        **options,
+    )
     path.write_bytes(model.getvalue())
 
 
