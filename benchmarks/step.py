@@ -3,25 +3,29 @@
     python -m benchmarks.step --language-model bert --mode train,train_adapter,search,infer --batch 8 \
         --image-tokens live,cache --json out.json
 
-Prints a table and writes a list of rows. A search step is one update and the scoring of five drawn arms on half a batch.
+Prints a table and writes a list of rows. A search step is one update, then five drawn arms scored on half a batch. Each
+row says how far its logits are from the plain path: images encoded, every token projected, one arm at a time.
 """
 
 import argparse
 import json
-import resource
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig, CLIPVisionConfig, CLIPVisionModel, LlamaConfig, T5Config
 
 from dvp.backbones import BACKBONES
 from dvp.checkpoint import trained_state
+from dvp.compressor import VisualTokenCompressor
 from dvp.model import DVP
 from dvp.optim import OPTIMIZERS, parameter_groups
 from dvp.search import KArmedBandit
@@ -31,6 +35,7 @@ from dvp.vision import FrozenVision
 ANSWERS = 3129  # VQAv2
 TEXT = 16  # tokens
 ARMS = 5  # scored per search step
+TOLERANCE = {"cpu": 1e-5, "cuda": 0.05}  # of logits against the plain path, in fp32 and in bf16
 
 # BERT-base, T5-base and LLaMA-7B as their own config.json say; ViT-B/16 as the published configs use it.
 CONFIGS = {
@@ -103,18 +108,24 @@ def make_step(
         arms = bandit.sample(ARMS)
         with torch.inference_mode():
             logits = model.eval().forward_arms(half, arms)
-            bandit.update(arms, [float(100 * task.score(logits[arm], half["targets"]).mean()) for arm in arms])
+            scores = torch.stack([100 * task.score(logits[arm], half["targets"]).mean() for arm in arms])
+            if not scores.is_meta:  # where operations are only counted there is nothing to read
+                bandit.update(arms, scores.tolist())
 
     step = {"infer": infer, "search": search}.get(mode, train)
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
 
     def whole() -> None:
-        with autocast:
+        with autocast(device):
             step()
         if device.type == "cuda":
             torch.cuda.synchronize()
 
     return whole
+
+
+def autocast(device: torch.device) -> AbstractContextManager:
+    """bf16 on a GPU, as is elsewhere."""
+    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
 
 
 def seconds(step: Callable[[], None], repeats: int) -> list[float]:
@@ -128,11 +139,34 @@ def seconds(step: Callable[[], None], repeats: int) -> list[float]:
     return times
 
 
-def count_flops(step: Callable[[], None]) -> int:
-    """Floating-point operations of one run; attention is counted through its math backend."""
+def count_flops(language_model: str, mode: str, batch: int, image_tokens: str) -> int:
+    """Floating-point operations of one step, counted without computing it; attention through its math backend."""
+    meta = torch.device("meta")
+    step = make_step(build(language_model, mode, meta), mode, language_model, batch, image_tokens, meta)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         step()
     return counter.get_total_flops()
+
+
+@torch.inference_mode()
+def max_logit_difference(model: DVP, mode: str, language_model: str, image_tokens: str, device: torch.device) -> float:
+    """The largest difference of the model's logits from the plain path's, over all arms that `mode` uses."""
+    rows = random_batch(language_model, 2, "live", device)
+    layers = range(model.num_layers) if mode == "search" else [model.num_layers // 2]
+    model.eval()
+    with autocast(device):
+        fast = rows | ({"image_tokens": model.vision(rows)} if image_tokens == "cache" else {})
+        fast = model.forward_arms(fast, layers)
+        with patch.object(VisualTokenCompressor, "forward", plain_prompt):
+            plain = {layer: model(rows, layer) for layer in layers}
+    return max(float((fast[layer] - plain[layer]).abs().max()) for layer in layers)
+
+
+def plain_prompt(compressor: VisualTokenCompressor, query: Tensor, image_tokens: Tensor) -> Tensor:
+    """The compressor as the paper writes it: all tokens projected, then attention with one query; (B, 1, D)."""
+    inputs = ((compressor.query, query), (compressor.key, image_tokens), (compressor.value, image_tokens))
+    q, k, v = (layer(x).unflatten(-1, (compressor.num_heads, -1)).transpose(1, 2) for layer, x in inputs)
+    return compressor.merge(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
 def matmul_rate(device: torch.device) -> float:
@@ -148,11 +182,20 @@ def matmul_rate(device: torch.device) -> float:
     return 2 * size**3 / min(seconds(multiply, 5))
 
 
+def reset_peak(device: torch.device) -> None:
+    """Forget the peak memory so far."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: resets VmHWM
+
+
 def peak_bytes(device: torch.device) -> int:
-    """Peak memory so far: of the device, or on a CPU of the process."""
+    """Peak memory since `reset_peak`: of the device, or on a CPU of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
 
 
 def trained_bytes(model: nn.Module) -> int:
@@ -161,11 +204,19 @@ def trained_bytes(model: nn.Module) -> int:
 
 
 def measure(language_model: str, mode: str, image_tokens: str, batch: int, device: torch.device, repeats: int) -> dict:
-    """One row of the table."""
+    """One row of the table; raises ValueError where its logits are not the plain path's."""
     torch.manual_seed(0)
     model = build(language_model, mode, device)
+    difference, tolerance = (
+        max_logit_difference(model, mode, language_model, image_tokens, device),
+        TOLERANCE[device.type],
+    )
+    if not difference <= tolerance:
+        raise ValueError(f"{mode}, {image_tokens}: logits differ from the plain path by {difference} > {tolerance}")
+    flops, rate = count_flops(language_model, mode, batch, image_tokens), matmul_rate(device)
     step = make_step(model, mode, language_model, batch, image_tokens, device)
-    flops, times, rate = count_flops(step), seconds(step, repeats), matmul_rate(device)
+    reset_peak(device)
+    times = seconds(step, repeats)
     return {
         "language_model": language_model,
         "mode": mode,
@@ -178,6 +229,8 @@ def measure(language_model: str, mode: str, image_tokens: str, batch: int, devic
         "peak_bytes": peak_bytes(device),
         "checkpoint_bytes": trained_bytes(model),
         "matmul_share": flops / min(times) / rate,
+        "max_logit_difference": difference,
+        "tolerance": tolerance,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()}-core CPU",
     }
 

@@ -1,16 +1,19 @@
 """From the config to data, module and trainer: the only place below run.py that reads config keys."""
 
 import functools
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from huggingface_hub.utils import enable_progress_bars
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from transformers.utils import logging
 
 import clip
-from dvp.backbones import BACKBONES, family_of, load_backbone
+from dvp.backbones import BACKBONES, LanguageBackbone, family_of, load_backbone
 from dvp.checkpoint import TrainedOnly, read_checkpoint
 from dvp.data import QuestionData
 from dvp.errors import UserError
@@ -22,6 +25,13 @@ from dvp.scienceqa.build import build_science_qa
 from dvp.search import latest_search
 from dvp.tasks import TASKS
 from dvp.vision import FrozenVision, ZeroTokens
+
+# What Lightning warns of is meant (two loggers share the run's folder, CLIP is frozen in eval mode) or its own affair.
+warnings.filterwarnings("ignore", "Experiment logs directory .* exists and is not empty")
+warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode")
+warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")
+logging.disable_progress_bar()  # of reading weights, which takes no time
+enable_progress_bars()  # of downloads
 
 
 def require_gpus(num_gpus: int) -> None:
@@ -97,8 +107,7 @@ def build_module(config: dict[str, Any], data: QuestionData) -> DVPModule:
         dropout=config["drop_rate"],
     )
     if config["compile"]:
-        for layer in backbone.layers:  # layer by layer: they share one graph, and any K and arm can use it
-            layer.compile(fullgraph=True)
+        _compile(backbone)
     task = TASKS[config["datasets"]]
     name = f"{config['datasets']}_submit_{Path(config['load_path']).stem}.json"
     module = DVPModule(
@@ -121,6 +130,13 @@ def build_module(config: dict[str, Any], data: QuestionData) -> DVPModule:
     elif config["load_path"]:
         module.load_weights(*read_checkpoint(config["load_path"]))
     return module
+
+
+def _compile(backbone: LanguageBackbone) -> None:
+    # A graph per mode and per shape that a length of 1 sets apart: more than the default of 8.
+    torch._dynamo.config.recompile_limit = 64
+    for layer in backbone.layers:  # layer by layer: they share one graph, and any K and arm can use it
+        layer.compile(fullgraph=True)
 
 
 def _load_vision(config: dict[str, Any]) -> FrozenVision:
@@ -146,7 +162,7 @@ def build_trainer(config: dict[str, Any], monitor: str) -> pl.Trainer:
         ModelCheckpoint(filename="last", enable_version_counter=False),  # save_last skips epochs that are not the best
         LearningRateMonitor(logging_interval="step"),
     ]
-    if config["image_tokens"] in ("cache", "auto"):
+    if config["image_tokens"] == "cache" or config["image_tokens"] == "auto" and not config["fast_dev_run"]:
         callbacks.append(_image_tokens(config))
     return pl.Trainer(
         accelerator="gpu" if config["num_gpus"] else "cpu",
@@ -170,13 +186,13 @@ def build_trainer(config: dict[str, Any], monitor: str) -> pl.Trainer:
 
 def encode_pictures(config: dict[str, Any]) -> None:
     """Fill the cache of image tokens of the configured data set, on one device."""
+    require_gpus(config["num_gpus"])
     data = build_data(config | {"test_only": True, "image_tokens": "cache"})
     trainer = pl.Trainer(
         accelerator="gpu" if config["num_gpus"] else "cpu", devices=1, precision=_precision(config), logger=False
     )
     data.trainer = trainer
-    vision = FrozenVision(clip.load(config["clip_model"]))
-    _image_tokens(config | {"image_tokens": "cache"}).fill(trainer, data, vision)
+    _image_tokens(config | {"image_tokens": "cache"}).fill(trainer, data, _load_vision(config))
 
 
 def _image_tokens(config: dict[str, Any]) -> ImageTokens:

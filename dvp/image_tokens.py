@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dvp.data import QuestionData
-from dvp.token_cache import TokenCache
+from dvp.token_cache import NoRoom, TokenCache
 
 STORED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # by Lightning's precision; else float32
 
@@ -18,8 +18,8 @@ STORED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # by Lightni
 class ImageTokens(pl.Callback):
     """Fills the cache before the first epoch, each distinct picture once, and lets the data module read from it.
 
-    mode: cache, or auto, which stays live (and says so) where reading would not be faster.
-    on_device: hold all tokens on the device instead of fetching them batch by batch.
+    mode: cache, or auto, which stays live (and says so) where reading would not be faster or the disk has not room.
+    on_device: hold all tokens on the device, if they fit, instead of fetching them batch by batch.
     """
 
     def __init__(self, mode: str, folder: Path, transform: str, on_device: bool = False):
@@ -44,7 +44,13 @@ class ImageTokens(pl.Callback):
         cache = TokenCache(self.folder, about, tuple(tokens.shape[1:]), dtype)
         if self.mode == "auto" and not self._worth_it(data, encode, tokens.to(dtype)):
             return
-        data.use_cache(cache, encode)
+        try:
+            data.use_cache(cache, encode)
+        except NoRoom as error:
+            if self.mode == "cache":
+                raise
+            print(f"image_tokens=auto stays live: {error}")
+            return
         if self.on_device:
             data.hold_on(device)
 
@@ -52,6 +58,8 @@ class ImageTokens(pl.Callback):
         live = _seconds(lambda: encode(data.sample_pixels())) / len(tokens)
         stored = tokens.cpu()
         read = _seconds(stored.clone) / len(tokens)
+        # Rank 0 measures for all: ranks that disagree would wait for each other forever.
+        live, read = data.trainer.strategy.broadcast((live, read))
         if read >= live:
             print(f"image_tokens=auto stays live: {live * 1e3:.2f} ms to encode an image, {read * 1e3:.2f} to read it.")
         return read < live

@@ -28,6 +28,10 @@ from dvp.files import remove, write_json, write_whole
 SHARD_BYTES = 1 << 29
 
 
+class NoRoom(UserError):
+    """The disk has not room for the tokens."""
+
+
 def image_hash(data: bytes) -> str:
     """The name of an image in a cache, from its bytes."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
@@ -45,34 +49,34 @@ class TokenCache:
         key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
         self.folder = Path(root) / key
         self.rows: dict[str, int] = {}  # image hash -> row over all shards
-        self.shards: list[Tensor] = []
+        self.shards: list[np.ndarray] = []  # (images, bytes of one)
         self.starts: list[int] = []  # first row of each shard
+        self.opened: set[Path] = set()  # their files
         if not (self.folder / "about.json").is_file():
             write_json(self.folder / "about.json", about)
-        self.open()
 
     @property
     def image_bytes(self) -> int:
         """Bytes that the tokens of one image take."""
         return self.shape[0] * self.shape[1] * self.dtype.itemsize
 
-    def open(self) -> None:
-        """Map all whole shards; a truncated or altered one is named and removed, to be encoded anew."""
-        self.rows, self.shards, self.starts = {}, [], []
+    def open(self) -> list[Path]:
+        """Map the whole shards that are not mapped yet; returns the files of truncated and altered ones."""
+        damaged = []
         for listing in sorted(self.folder.glob("*.shard.json")):
-            images, checksum = (json.loads(listing.read_text(encoding="utf-8"))[key] for key in ("images", "crc32"))
             path = listing.with_name(listing.name.replace(".shard.json", ".tokens"))
-            whole = path.is_file() and path.stat().st_size == len(images) * self.image_bytes
-            data = np.memmap(path, np.uint8, "c") if whole else None
-            if data is None or zlib.crc32(data) != checksum:
-                print(f"{path} is damaged: it is removed and its {len(images)} images are encoded again.")
-                remove(listing)
-                remove(path)
+            if path in self.opened:
+                continue
+            images = self._whole(listing, path)
+            if images is None:
+                damaged.append(path)
                 continue
             start = sum(map(len, self.shards))
             self.rows |= {image: start + row for row, image in enumerate(images)}
             self.starts.append(start)
-            self.shards.append(torch.from_numpy(data).view(self.dtype).view(len(images), *self.shape))
+            self.shards.append(np.memmap(path, np.uint8, "r", shape=(len(images), self.image_bytes)))
+            self.opened.add(path)
+        return damaged
 
     def add(self, encoded: Iterable[tuple[list[str], Tensor]]) -> None:
         """Write batches of (image hashes, tokens (B, N, Dv)) as shards."""
@@ -91,33 +95,53 @@ class TokenCache:
     def gather(self, rows: Tensor) -> Tensor:
         """The tokens (B, N, Dv) of the images in these rows, in one copy, pinned where a GPU will fetch them."""
         out = torch.empty((len(rows), *self.shape), dtype=self.dtype, pin_memory=torch.cuda.is_available())
-        shard_of = np.searchsorted(self.starts, rows.numpy(), side="right") - 1
-        for shard in np.unique(shard_of):
-            places = torch.from_numpy(np.flatnonzero(shard_of == shard))
-            out[places] = self.shards[shard][rows[places] - self.starts[shard]]
+        shards = np.searchsorted(self.starts, rows.numpy(), side="right") - 1
+        places = out.view(torch.uint8).view(len(rows), self.image_bytes).numpy()
+        for place, shard, row in zip(places, shards.tolist(), rows.tolist(), strict=True):
+            place[:] = self.shards[shard][row - self.starts[shard]]
         return out
 
-    def check_room(self, count: int) -> None:
-        """Print what `count` images take; raise UserError where the disk has not room for them."""
+    def shortage(self, count: int) -> str:
+        """Print what `count` images take; returns why the disk has not room for them, or nothing."""
+        if not count:
+            return ""
         need, free = count * self.image_bytes, shutil.disk_usage(self.folder).free
         print(f"Encoding {count} images into {self.folder}: {need / 1e9:.2f} GB ({free / 1e9:.0f} GB free).")
-        if need > free:
-            raise UserError(
-                f"The image tokens need {need / 1e9:.1f} GB but {self.folder} has {free / 1e9:.1f} GB free: "
-                "make room, or use image_tokens=live."
-            )
+        if need <= free:
+            return ""
+        return (
+            f"The image tokens need {need / 1e9:.1f} GB but {self.folder} has {free / 1e9:.1f} GB free: "
+            "make room, or use image_tokens=live."
+        )
 
     @contextmanager
     def building(self) -> Iterator[None]:
-        """Keep other runs from building this cache at the same time; they wait and then find it built."""
+        """Keep other runs from building this cache at the same time; they wait and then find it built.
+
+        What is damaged, or left over from runs that broke while writing, is removed first, to be encoded anew.
+        """
         with open(self.folder / "lock", "w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 print(f"Another run is building {self.folder}: waiting for it.", flush=True)
                 fcntl.flock(lock, fcntl.LOCK_EX)
-            self.open()
+            for path in self.open():
+                print(f"{path} is damaged: it is removed and its images are encoded again.")
+                remove(path.with_suffix(".shard.json"))
+            for path in set(self.folder.glob("*.tokens*")) - self.opened:
+                remove(path)
             yield
+
+    def _whole(self, listing: Path, path: Path) -> list[str] | None:
+        """The images of a shard, or None where it is damaged."""
+        try:
+            about = json.loads(listing.read_text(encoding="utf-8"))
+        except ValueError:  # of JSON or of the encoding
+            return None
+        if not path.is_file() or path.stat().st_size != len(about["images"]) * self.image_bytes:
+            return None
+        return about["images"] if zlib.crc32(np.memmap(path, np.uint8, "r")) == about["crc32"] else None
 
     def _write_shard(self, images: Sequence[str], tokens: Tensor) -> None:
         name = f"{time.time_ns():x}-{uuid.uuid4().hex[:8]}"

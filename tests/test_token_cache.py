@@ -1,49 +1,59 @@
 """The token cache: what it returns, what it survives."""
 
+import json
 import shutil
 import subprocess
 import sys
 from collections import namedtuple
+from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
-from dvp.errors import UserError
 from dvp.token_cache import TokenCache, image_hash
 
 ABOUT = {"encoder": "some weights", "transform": "some transform"}
 
 
-def a_cache(folder, about=ABOUT, dtype=torch.float32, shape=(5, 8)):
-    return TokenCache(folder, about, shape, dtype)
+def a_cache(
+    folder: Path, about: dict = ABOUT, dtype: torch.dtype = torch.float32, shape: tuple[int, int] = (5, 8)
+) -> TokenCache:
+    cache = TokenCache(folder, about, shape, dtype)
+    assert cache.open() == []
+    return cache
 
 
-def some_tokens(count, start=0, shape=(5, 8)):
-    hashes = [image_hash(bytes([start + i])) for i in range(count)]
-    return hashes, torch.randn(count, *shape)
+def some_tokens(count: int, start: int = 0) -> tuple[list[str], Tensor]:
+    return [image_hash(bytes([start + i])) for i in range(count)], torch.randn(count, 5, 8)
+
+
+def read(cache: TokenCache, hashes: list[str]) -> Tensor:
+    return cache.gather(torch.tensor([cache.rows[hash_] for hash_ in hashes]))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_read_equals_written_bit_for_bit_in_the_stored_dtype(tmp_path, dtype):
-    cache = a_cache(tmp_path, dtype=dtype)
+def test_read_equals_written_bit_for_bit_in_the_stored_dtype(tmp_path: Path, dtype: torch.dtype) -> None:
     hashes, tokens = some_tokens(7)
-    cache.add([(hashes[:4], tokens[:4]), (hashes[4:], tokens[4:])])
-    cache.open()
+    a_cache(tmp_path, dtype=dtype).add([(hashes[:4], tokens[:4]), (hashes[4:], tokens[4:])])
     order = [6, 0, 3, 3]
-    rows = torch.tensor([cache.rows[hashes[i]] for i in order])
-    assert torch.equal(cache.gather(rows), tokens.to(dtype)[order])
+    found = read(a_cache(tmp_path, dtype=dtype), [hashes[i] for i in order])
+    assert torch.equal(found, tokens.to(dtype)[order])
 
 
-def test_it_grows_over_shards_and_runs(tmp_path, monkeypatch):
+def test_it_grows_over_shards_and_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dvp.token_cache.SHARD_BYTES", 3 * 5 * 8 * 4)  # three images each
     first, second = some_tokens(7), some_tokens(4, start=100)
-    a_cache(tmp_path).add([(first[0][i : i + 2], first[1][i : i + 2]) for i in range(0, 7, 2)])
+    grown = a_cache(tmp_path)
+    grown.add([(first[0][i : i + 2], first[1][i : i + 2]) for i in range(0, 7, 2)])
+    grown.open()
     a_cache(tmp_path).add([second])
-    cache = a_cache(tmp_path)
-    assert len(cache.shards) > 2
+    grown.open()
     hashes, tokens = first[0] + second[0], torch.cat([first[1], second[1]])
-    assert set(cache.rows) == set(hashes)
-    assert torch.equal(cache.gather(torch.tensor([cache.rows[hash_] for hash_ in hashes])), tokens)
+    for cache in (grown, a_cache(tmp_path)):
+        assert len(cache.shards) > 2
+        assert set(cache.rows) == set(hashes)
+        assert torch.equal(read(cache, hashes), tokens)
 
 
 @pytest.mark.parametrize(
@@ -55,49 +65,72 @@ def test_it_grows_over_shards_and_runs(tmp_path, monkeypatch):
         {"shape": (10, 4)},
     ],
 )
-def test_a_stale_key_never_matches(tmp_path, change):
+def test_a_stale_key_never_matches(tmp_path: Path, change: dict) -> None:
     a_cache(tmp_path).add([some_tokens(3)])
     assert a_cache(tmp_path).rows
     assert not a_cache(tmp_path, **change).rows
 
 
-@pytest.mark.parametrize("damage", ["truncate", "flip"])
-def test_a_damaged_shard_is_named_and_its_images_are_missing_again(tmp_path, capsys, damage):
-    cache = a_cache(tmp_path)
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[17] ^= 0x80
+    path.write_bytes(data)
+
+
+DAMAGE = {
+    "truncated": lambda tokens, listing: tokens.write_bytes(tokens.read_bytes()[:-1]),
+    "bit flipped": lambda tokens, listing: flip(tokens),
+    "missing": lambda tokens, listing: tokens.unlink(),
+    "truncated listing": lambda tokens, listing: listing.write_text(listing.read_text()[:-9]),
+    "bit flipped listing": lambda tokens, listing: flip(listing),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_shard_is_named_and_its_images_are_missing_again(tmp_path: Path, capsys, damage: str) -> None:
     kept, lost = some_tokens(2), some_tokens(3, start=50)
-    cache.add([kept])
-    before = set(cache.folder.glob("*.tokens"))
-    cache.add([lost])
-    (shard,) = set(cache.folder.glob("*.tokens")) - before
-    data = bytearray(shard.read_bytes())
-    data[17] ^= 1
-    shard.write_bytes(data if damage == "flip" else data[:-1])
-    cache.open()
-    assert str(shard) in capsys.readouterr().out
-    assert set(cache.rows) == set(kept[0])
-    cache.add([lost])
-    cache.open()
-    assert torch.equal(cache.gather(torch.tensor([cache.rows[hash_] for hash_ in lost[0]])), lost[1])
+    a_cache(tmp_path).add([kept])
+    before = set(tmp_path.rglob("*.tokens"))
+    a_cache(tmp_path).add([lost])
+    (shard,) = set(tmp_path.rglob("*.tokens")) - before
+    DAMAGE[damage](shard, shard.with_suffix(".shard.json"))
+    cache = TokenCache(tmp_path, ABOUT, (5, 8), torch.float32)
+    with cache.building():
+        assert str(shard) in capsys.readouterr().out
+        assert set(cache.rows) == set(kept[0])
+        cache.add([lost])
+    assert torch.equal(read(a_cache(tmp_path), kept[0] + lost[0]), torch.cat([kept[1], lost[1]]))
 
 
-def test_tokens_without_a_listing_do_not_exist(tmp_path):
+def test_what_a_broken_run_left_is_removed_by_the_next_that_builds(tmp_path: Path) -> None:
     cache = a_cache(tmp_path)
     cache.add([some_tokens(2)])
-    next(cache.folder.glob("*.shard.json")).unlink()
-    cache.open()
-    assert not cache.rows
+    (whole,) = cache.folder.glob("*.tokens")
+    for leftover in ("5-a.tokens", ".5-b.tokens.77.tmp"):
+        (cache.folder / leftover).write_bytes(b"half")
+    cache = a_cache(tmp_path)
+    assert len(cache.rows) == 2
+    with cache.building():
+        assert {path.name for path in cache.folder.iterdir()} == {
+            whole.name, whole.with_suffix(".shard.json").name, "about.json", "lock"
+        }  # fmt: skip
 
 
-def test_a_full_disk_stops_before_anything_is_written(tmp_path, monkeypatch, capsys):
+def test_the_key_stands_in_the_folder(tmp_path: Path) -> None:
+    about = json.loads((a_cache(tmp_path).folder / "about.json").read_text(encoding="utf-8"))
+    assert about == ABOUT | {"shape": [5, 8], "dtype": "torch.float32"}
+
+
+def test_the_size_is_printed_and_compared_with_the_disk(tmp_path: Path, monkeypatch, capsys) -> None:
     cache = a_cache(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: namedtuple("Usage", "free")(5 * 8 * 4 * 10))
-    cache.check_room(10)
+    assert cache.shortage(10) == ""
     assert "10 images" in capsys.readouterr().out
-    with pytest.raises(UserError, match="free"):
-        cache.check_room(11)
+    assert "make room, or use image_tokens=live" in cache.shortage(11)
+    assert (cache.shortage(0), capsys.readouterr().out.count("0 images")) == ("", 0)
 
 
-def test_a_second_builder_waits_and_finds_it_built(tmp_path):
+def test_a_second_builder_waits_and_finds_it_built(tmp_path: Path) -> None:
     script = (
         "import sys; from tests.test_token_cache import a_cache\n"
         "cache = a_cache(sys.argv[1])\n"

@@ -4,9 +4,11 @@ import importlib.util
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch import nn
 from transformers import AutoConfig, BitsAndBytesConfig
 
 from dvp.backbones.base import LanguageBackbone, State
@@ -72,20 +74,37 @@ def load_backbone(
     or do not cover the model, and for `quantize` without bitsandbytes.
     """
     backbone = BACKBONES[family_of(name_or_path)]
-    options = backbone.model_options | ({"quantization_config": _bits(quantize)} if quantize else {})
+    options: dict[str, Any] = backbone.model_options | {"dtype": dtype}
+    if quantize:
+        options["quantization_config"] = _bits(quantize)
+    elif dtype.itemsize == 2:
+        # Loaded as stored, and so memory-mapped: cast while loading, files and result would both take their place.
+        config = AutoConfig.from_pretrained(name_or_path)
+        config.dtype = None  # of the files then, which may differ from what config.json says
+        options |= {"config": config, "dtype": "auto"}
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # workers fork after the tokenizer was used
     try:
         model, report = backbone.model_class.from_pretrained(
-            name_or_path, dtype=dtype, attn_implementation="sdpa", output_loading_info=True, **options
+            name_or_path, attn_implementation="sdpa", output_loading_info=True, **options
         )
     except (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
         raise UserError(f"The weights in {name_or_path} cannot be read ({error}): copy them again.") from error
     if report["missing_keys"] or report["mismatched_keys"]:
         lacking = sorted([*report["missing_keys"], *map(str, report["mismatched_keys"])])
         raise UserError(f"The weights in {name_or_path} do not cover the model: {', '.join(lacking[:5])} ... lacking.")
+    if options["dtype"] == "auto":
+        _cast(model, dtype)
     if gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return backbone(model.train(), as_published)  # from_pretrained leaves it in eval mode, without dropout
+
+
+def _cast(model: nn.Module, dtype: torch.dtype) -> None:
+    """Cast all parameters one by one, in their own place where the sizes agree; a file's mapping is copied on write."""
+    for parameter in model.parameters():
+        cast = parameter.data.to(dtype)
+        same = parameter.dtype.itemsize == dtype.itemsize
+        parameter.data = parameter.data.view(dtype).copy_(cast) if same else cast
 
 
 def _bits(quantize: str) -> BitsAndBytesConfig:

@@ -1,5 +1,6 @@
 """The LightningDataModule: which split feeds training, validation, test and the search."""
 
+import itertools
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,11 +14,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 
 from dvp.data.arrow import open_table, read_answers, read_picture
-from dvp.data.pictures import cache_rows, encode_missing, picture_hashes
+from dvp.data.pictures import cache_rows, encode_pictures, missing_pictures, picture_hashes
 from dvp.data.questions import Collate, Questions
 from dvp.errors import UserError
 from dvp.tasks import Task
-from dvp.token_cache import TokenCache
+from dvp.token_cache import NoRoom, TokenCache
+
+HELD_AT_ONCE = 1024  # pictures copied to the device at a time
 
 
 class QuestionData(pl.LightningDataModule):
@@ -68,34 +71,43 @@ class QuestionData(pl.LightningDataModule):
     def use_cache(self, cache: TokenCache, encode: Callable[[Tensor], Tensor]) -> None:
         """From now on hand out image tokens of `cache`, once the pictures that it lacks are encoded, by all ranks.
 
-        encode: pixel values (B, 3, H, W) to image tokens (B, N, Dv).
+        encode: pixel values (B, 3, H, W) to image tokens (B, N, Dv). Raises NoRoom, on all ranks, for a full disk.
         """
-        barrier = self.trainer.strategy.barrier
+        strategy = self.trainer.strategy
         hashes = {split: self._picture_hashes(split, cache) for split in self.tables}
         with cache.building() if self._rank == 0 else nullcontext():
-            barrier("another run may have built the cache")
+            strategy.barrier("another run may have built the cache")
             cache.open()
-            encode_missing(
+            missing = missing_pictures(cache, [(self.tables[split], hashes[split]) for split in self.tables])
+            # Rank 0 looks for all, before any of them writes: they might disagree, and wait for each other.
+            if shortage := strategy.broadcast(cache.shortage(len(missing)) if self._rank == 0 else ""):
+                raise NoRoom(shortage)
+            encode_pictures(
                 cache,
-                [(self.tables[split], hashes[split]) for split in self.tables],
+                dict(itertools.islice(missing.items(), self._rank, None, self._world_size)),
                 self.transform,
                 encode,
                 batch_size=self.batch_size,
                 num_workers=self.num_workers,
-                rank=self._rank,
-                world_size=self._world_size,
+                progress=self._rank == 0,
             )
-            barrier("all ranks have written their share")
+            strategy.barrier("all ranks have written their share")
         cache.open()
-        self.cache = cache
         self.picture_rows = {split: cache_rows(cache, found) for split, found in hashes.items()}
+        self.cache = cache
 
     def hold_on(self, device: torch.device) -> None:
-        """Hold the tokens of all pictures of the run on the device from now on."""
+        """Hold the tokens of all pictures of the run on the device from now on, if they leave it half of its memory."""
         used, places = np.unique(np.concatenate(list(self.picture_rows.values())), return_inverse=True)
+        need, free = len(used) * self.cache.image_bytes, _free_bytes(device)
+        if need > free / 2:
+            print(f"The image tokens stay on the host: they take {need / 1e9:.1f} of {free / 1e9:.1f} GB on {device}.")
+            return
         sizes = np.cumsum([len(rows) for rows in self.picture_rows.values()])[:-1]
         self.picture_rows = dict(zip(self.picture_rows, np.split(places, sizes), strict=True))
-        self.held = self.cache.gather(torch.from_numpy(used)).to(device)  # (pictures, N, Dv)
+        self.held = torch.empty((len(used), *self.cache.shape), dtype=self.cache.dtype, device=device)
+        for part, rows in zip(self.held.split(HELD_AT_ONCE), torch.from_numpy(used).split(HELD_AT_ONCE), strict=True):
+            part.copy_(self.cache.gather(rows))
 
     def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         if self.cache and self.held is None:
@@ -109,7 +121,7 @@ class QuestionData(pl.LightningDataModule):
 
     def sample_pixels(self) -> Tensor:
         """Pixel values (B, 3, H, W) of the first pictures, to measure the encoder with."""
-        table = self.tables[self.task.train[0]]
+        table = next(table for table in self.tables.values() if len(table))
         return torch.stack([read_picture(table, row, self.transform) for row in range(min(8, len(table)))])
 
     def labelled(self, splits: tuple[str, ...]) -> bool:
@@ -160,3 +172,9 @@ class QuestionData(pl.LightningDataModule):
     @property
     def _world_size(self) -> int:
         return self.trainer.world_size if self.trainer else 1
+
+
+def _free_bytes(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return float("inf")  # the host's memory: the pictures lie there anyway, as pages of the files

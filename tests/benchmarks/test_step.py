@@ -1,9 +1,15 @@
-"""What a step costs in operations and bytes, which no machine changes."""
+"""What a step costs in operations and bytes, which no machine changes, and the rows that the benchmark writes."""
+
+import json
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+from transformers import BertConfig, CLIPVisionConfig
 
-from benchmarks.step import build, count_flops, make_step, trained_bytes
+from benchmarks import step
+from dvp.compressor import VisualTokenCompressor
 
 # GFLOP per sample of BERT-base with ViT-B/16 tokens at 224 px, 16 text tokens, 3129 answers
 BOUNDS = {
@@ -14,26 +20,61 @@ BOUNDS = {
     ("train", "live"): 45,
     ("search", "live"): 75,
 }
+KEYS = {"mode", "image_tokens", "batch", "seconds_median", "seconds_min", "gflop_per_sample", "peak_bytes",
+        "checkpoint_bytes", "matmul_share"}  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=["train", "train_adapter", "search", "infer"])
-def mode_and_model(request):
-    torch.manual_seed(0)
-    return request.param, build("bert", request.param, torch.device("cpu"))
+@pytest.mark.parametrize("mode, image_tokens", BOUNDS)
+def test_operations_per_sample_stay_bounded(mode: str, image_tokens: str) -> None:
+    bound = BOUNDS[mode, image_tokens]
+    assert 0.3 * bound < step.count_flops("bert", mode, 2, image_tokens) / 2 / 1e9 <= bound
 
 
-@pytest.mark.parametrize("image_tokens", ["cache", "live"])
-def test_operations_per_sample_stay_bounded(mode_and_model, image_tokens):
-    mode, model = mode_and_model
-    if (mode, image_tokens) not in BOUNDS:
-        pytest.skip("the others bound it: live adds the encoder alone")
-    flops = count_flops(make_step(model, mode, "bert", 2, image_tokens, torch.device("cpu")))
-    assert 0.3 * BOUNDS[mode, image_tokens] < flops / 2 / 1e9 <= BOUNDS[mode, image_tokens]
+def test_an_adapter_checkpoint_is_small() -> None:
+    whole, adapter = (step.build("bert", mode, torch.device("meta")) for mode in ("train", "train_adapter"))
+    assert step.trained_bytes(adapter) < 60e6
+    assert step.trained_bytes(whole) > 400e6
 
 
-def test_an_adapter_checkpoint_is_small(mode_and_model):
-    mode, model = mode_and_model
-    if mode == "train_adapter":
-        assert trained_bytes(model) < 60e6
-    else:
-        assert trained_bytes(model) > 400e6
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The benchmark at a size that takes no time."""
+    sizes = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    monkeypatch.setitem(step.CONFIGS, "bert", BertConfig(vocab_size=50, **sizes))
+    monkeypatch.setattr(step, "VISION", CLIPVisionConfig(image_size=32, patch_size=16, **sizes))
+    monkeypatch.setattr(step, "ANSWERS", 7)
+    monkeypatch.setattr(step, "matmul_rate", lambda device: 1e9)
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["step", *words, "--repeats", "2"])
+    step.main()
+
+
+def test_there_is_a_row_for_every_combination(tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    modes = "train,train_adapter,search,infer"
+    run(monkeypatch, "--mode", modes, "--batch", "2", "--image-tokens", "live,cache", "--json", f"{tmp_path}/out.json")
+    rows = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    combinations = {(row["mode"], row["image_tokens"], row["batch"]) for row in rows}
+    assert len(rows) == len(combinations) == 8
+    for row in rows:
+        assert row.keys() >= KEYS
+        assert 0 < row["seconds_min"] <= row["seconds_median"]
+        assert row["gflop_per_sample"] > 0 and row["matmul_share"] > 0
+        assert row["max_logit_difference"] <= row["tolerance"]
+
+
+def test_the_peak_of_a_row_is_its_own(tiny) -> None:
+    device = torch.device("cpu")
+    step.reset_peak(device)
+    before = step.peak_bytes(device)
+    torch.ones(2**26)  # 256 MB, freed at once
+    assert step.peak_bytes(device) > before + 2**27
+    assert step.measure("bert", "infer", "cache", 2, device, 1)["peak_bytes"] < before + 2**27
+
+
+def test_no_row_counts_whose_logits_are_not_the_plain_paths(tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    forward = VisualTokenCompressor.forward
+    monkeypatch.setattr(VisualTokenCompressor, "forward", lambda *inputs: 2 * forward(*inputs))
+    with pytest.raises(ValueError, match="differ from the plain path"):
+        step.measure("bert", "search", "cache", 2, torch.device("cpu"), 1)

@@ -1,0 +1,67 @@
+"""The distinct pictures of the tables: found by their bytes, read but once, each encoded once."""
+
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import torch
+from tiny_world import PIXELS, picture, rows_of, write_table
+
+import clip
+from dvp.data.arrow import open_table
+from dvp.data.pictures import cache_rows, encode_pictures, missing_pictures, picture_hashes
+from dvp.errors import UserError
+from dvp.token_cache import TokenCache, image_hash
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> tuple[Path, pa.Table]:
+    """A table of four pictures, the last of them the first again, and its file."""
+    rows = rows_of("vqa", "train")
+    rows[3]["image"] = rows[0]["image"]
+    write_table(tmp_path / "vqav2_train.arrow", rows)
+    return tmp_path / "vqav2_train.arrow", open_table(str(tmp_path), "vqav2", "train")
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> TokenCache:
+    return TokenCache(tmp_path / "image_tokens", {}, (1, 3), torch.float32)
+
+
+def test_hashes_are_read_from_the_note_until_the_file_changes(table, tmp_path: Path, capsys) -> None:
+    path, rows = table
+    hashes = picture_hashes(path, rows, tmp_path / "notes")
+    assert hashes == [image_hash(picture(seed)) for seed in (0, 1, 2, 0)]
+    assert picture_hashes(path, rows.slice(0, 0), tmp_path / "notes") == hashes  # without a look at the table
+    before = path.stat()
+    path.write_bytes(path.read_bytes())  # as large as before
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert picture_hashes(path, rows.slice(1, 1), tmp_path / "notes") == hashes[1:2]
+
+
+def test_each_distinct_picture_is_encoded_once_and_found_from_every_row(table, cache: TokenCache) -> None:
+    path, rows = table
+    hashes = picture_hashes(path, rows, path.parent / "notes")
+    seen = []
+
+    def encode(pixels: torch.Tensor) -> torch.Tensor:
+        seen.extend(pixels)
+        return pixels.mean((2, 3))[:, None]  # (B, 1, 3)
+
+    options = {"batch_size": 2, "num_workers": 0, "progress": False}
+    for expected in (3, 0):
+        missing = missing_pictures(cache, [(rows, hashes), (rows, hashes)])
+        assert len(missing) == expected
+        encode_pictures(cache, missing, lambda image: clip.preprocess(image, PIXELS), encode, **options)
+        cache.open()
+    assert len(seen) == 3
+    found = cache_rows(cache, hashes)
+    assert found[0] == found[3] and len(set(found)) == 3
+    tokens = cache.gather(torch.from_numpy(found))
+    torch.testing.assert_close(tokens[:3, 0], torch.stack(seen).mean((2, 3)), rtol=0, atol=0)
+
+
+def test_a_picture_that_another_node_encoded_elsewhere_is_asked_for(cache: TokenCache) -> None:
+    with pytest.raises(UserError, match="run.py encode. on each of them"):
+        cache_rows(cache, ["unknown"])

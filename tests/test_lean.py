@@ -1,0 +1,186 @@
+"""Work that is left out changes no result: shared trunk, trimmed text, compiled layers, gradients below K."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from tiny_world import LAYERS, SENTENCES, fit
+from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from dvp.backbones import BACKBONES
+from dvp.build import build_data, build_module
+from dvp.checkpoint import trained_state
+from dvp.config import EXPERIMENTS
+from dvp.data.questions import Collate
+from dvp.model import DVP
+from dvp.tasks import TASKS
+
+FAMILIES = pytest.mark.parametrize("family", BACKBONES)
+
+
+@pytest.fixture
+def layer_runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The index of every layer that is run while scoring."""
+    runs: list[int] = []
+    for backbone in BACKBONES.values():
+
+        def spy(self: nn.Module, index: int, state: Any, run_layer: Callable = backbone.run_layer) -> Any:
+            if not self.training:
+                runs.append(index)
+            return run_layer(self, index, state)
+
+        monkeypatch.setattr(backbone, "run_layer", spy)
+    return runs
+
+
+# Search
+
+
+def preferences(config: dict[str, Any]) -> Tensor:
+    return fit(config).lightning_module.bandit.preferences
+
+
+@FAMILIES
+def test_preferences_are_those_of_scoring_arm_by_arm(family: str, configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A score without steps, in which every difference shows.
+    score = dataclasses.replace(TASKS["vqa"], score=lambda logits, targets: (logits * targets).sigmoid().mean(1))
+    monkeypatch.setitem(TASKS, "vqa", score)
+    config = configure(f"dvp_search_{family}_vqa", max_steps=6, learning_rate=1e-2, search_sample=5)
+    shared = preferences(config)
+    together = DVP.forward_arms
+    monkeypatch.setattr(
+        DVP, "forward_arms", lambda self, batch, arms: {arm: together(self, batch, [arm])[arm] for arm in arms}
+    )
+    assert shared.abs().max() > 1e-4
+    torch.testing.assert_close(shared, preferences(config), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("search_sample", [2, 9, "all"])
+def test_a_distinct_arm_is_scored_once_on_a_shared_trunk(search_sample, configure, layer_runs: list[int]) -> None:
+    config = configure("dvp_search_bert_vqa", max_steps=1, search_sample=search_sample, batch_size=4)
+    (update,) = fit(config).lightning_module.bandit.trace
+    arms = sorted(set(update["arms"]))
+    if search_sample == "all":
+        assert update["arms"] == [0, 1, 2]
+    scored = []
+    for arm, before in zip(arms, [0, *arms], strict=False):
+        scored += [*range(before, arm), *range(arm, LAYERS)]  # the trunk goes on, the arm branches off
+    assert layer_runs[: len(scored)] == scored
+
+
+# Text
+
+
+@FAMILIES
+@pytest.mark.parametrize("use_adapter", [False, True])
+def test_trimmed_text_gives_the_results_of_padded_text(
+    family: str, use_adapter: bool, make_dvp, batch_of, language_models
+) -> None:
+    model = make_dvp(family, use_adapter=use_adapter).eval()
+    tokenizer = BACKBONES[family].tokenizer(language_models[family])
+    rows = [{"text": text, "labels": [0], "scores": [1.0]} for text in SENTENCES[:3]]
+    trimmed, padded = (Collate(tokenizer, TASKS["vqa"], 7, 40, pad_to_max)(rows) for pad_to_max in (False, True))
+    assert trimmed["input_ids"].shape[1] < padded["input_ids"].shape[1] == 40
+    image = {"pixel_values": batch_of(family)["pixel_values"]}
+    with torch.no_grad():
+        short, long = (model.forward_arms(batch | image, range(LAYERS)) for batch in (trimmed, padded))
+    for layer in range(LAYERS):
+        torch.testing.assert_close(short[layer], long[layer], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("as_published", [False, True])
+@FAMILIES
+def test_only_t5_as_published_keeps_its_padding(family: str, as_published: bool, configure) -> None:
+    data = build_data(configure(f"dvp_search_{family}_vqa", as_published=as_published, max_text_len=40))
+    padded = next(iter(data.train_dataloader()))["input_ids"].shape[1] == 40
+    assert padded == (as_published and family == "t5")
+
+
+# Compiled layers
+
+
+@FAMILIES
+@pytest.mark.parametrize("use_adapter", [False, True])
+def test_the_forward_pass_is_one_graph(family: str, use_adapter: bool, make_dvp, batch_of) -> None:
+    model, batch = make_dvp(family, use_adapter=use_adapter).eval(), batch_of(family)
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda batch: model(batch, 1), fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(batch), model(batch, 1))
+
+
+@FAMILIES
+def test_a_compiled_run_ends_as_any_other(
+    family: str, configure, make_language_model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = {"num_decoder_layers": 10} if family == "t5" else {"num_hidden_layers": 10}  # more than dynamo's own limit
+    options = {"tokenizer": make_language_model(family, **deep), "per_gpu_batchsize": 3, "batch_size": 3}
+    config = configure(f"dvp_search_{family}_vqa", max_steps=6, **options)
+    plain = preferences(config)
+    torch._dynamo.reset()
+    counter, compile_ = CompileCounterWithBackend("eager"), nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **options: compile_(self, **options, backend=counter))
+    torch.testing.assert_close(preferences(config | {"compile": True}), plain, rtol=0, atol=1e-6)
+    assert 0 < counter.frame_count < 3 * 10  # the layers share their graphs
+
+
+# Gradients
+
+
+@FAMILIES
+def test_a_frozen_model_has_no_gradient_graph_below_the_prompt(family: str, make_dvp, batch_of, monkeypatch) -> None:
+    model = make_dvp(family)
+    model.backbone.requires_grad_(False)
+    run_layer, states = model.backbone.run_layer, []
+
+    def spy(index: int, state: Any) -> Any:
+        states.append(run_layer(index, state))
+        return states[-1]
+
+    monkeypatch.setattr(model.backbone, "run_layer", spy)
+    model(batch_of(family), 2).sum().backward()
+    assert [state.hidden.requires_grad for state in states] == [False, False, True]
+    assert all(parameter.grad is not None for parameter in model.compressors.parameters() if parameter.requires_grad)
+
+
+@FAMILIES
+@pytest.mark.parametrize("use_adapter", [False, True])
+def test_checkpointed_gradients_are_the_same(
+    family: str, use_adapter: bool, configure, make_language_model, batch_of
+) -> None:
+    none = {"bert": {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}, "t5": {"dropout_rate": 0.0}}
+    folder = make_language_model(family, **none.get(family, {}))
+    config = configure(f"dvp_adaption_{family}_vqa", tokenizer=folder, drop_rate=0.0, use_adapter=use_adapter)
+    gradients, runs = [], []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        changed = config | {"gradient_checkpointing": checkpointing}
+        model = build_module(changed, build_data(changed)).model.train()
+        calls: list[nn.Module] = []
+        inner = next(module for module in model.backbone.layers[0].modules() if isinstance(module, nn.Linear))
+        inner.register_forward_pre_hook(lambda layer, args, calls=calls: calls.append(layer))
+        model(batch_of(family), 1).square().sum().backward()
+        gradients.append({name: parameter.grad for name, parameter in trained_state(model).items()})
+        runs.append(len(calls))
+    assert runs == [1, 2]
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-5, atol=1e-6, msg=name)
+
+
+# Checkpoints
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_what_is_saved_is_what_the_optimiser_trains(experiment: str, configure) -> None:
+    config = configure(experiment, insert_layer=1)
+    module = build_module(config, build_data(config))
+    checkpoint: dict[str, Any] = {"state_dict": {}}
+    module.on_save_checkpoint(checkpoint)
+    module.trainer = type("Trainer", (), {"estimated_stepping_batches": 8})
+    groups = module.configure_optimizers()["optimizer"].param_groups
+    trained = {id(parameter) for group in groups for parameter in group["params"]}
+    names = {name for name, parameter in module.named_parameters() if id(parameter) in trained}
+    assert set(checkpoint["state_dict"]) == names
+    assert not [name for name, _ in module.named_buffers() if name in module.state_dict() and "vision" not in name]
