@@ -11,7 +11,7 @@ from dvp.checkpoint import load_trained, read_checkpoint
 from dvp.errors import UserError
 from dvp.scienceqa.data import ScienceQAData
 from dvp.scienceqa.meta import load_llama, read_published
-from dvp.scienceqa.model import CLASS_TOKEN_EVERY, ScienceQAModel
+from dvp.scienceqa.model import ScienceQAModel, class_tokens_of
 from dvp.scienceqa.module import ScienceQAModule
 from dvp.scienceqa.tokens import Layout, Tokens, load_tokens
 
@@ -40,7 +40,7 @@ def build_science_qa(
     layout = Layout(
         tuple(tokens.encode("Image: ")),
         tuple(tokens.encode("Image: N/A")),
-        vision.config.num_hidden_layers // CLASS_TOKEN_EVERY,
+        class_tokens_of(vision.config.num_hidden_layers),
         config["max_text_len"],
     )
     data = _data(config, tokens, layout)  # before the language model: missing tables show at once

@@ -17,7 +17,12 @@ from dvp.compressor import VisualTokenCompressor
 from dvp.scienceqa.adapters import RoutedAdapter
 from dvp.scienceqa.tokens import IGNORED, Layout
 
-CLASS_TOKEN_EVERY = 4  # blocks of CLIP
+CLASS_TOKEN_EVERY = 4  # blocks of CLIP; of one with fewer, after the last
+
+
+def class_tokens_of(blocks: int) -> int:
+    """C, how many class tokens a CLIP of so many blocks gives."""
+    return max(1, blocks // CLASS_TOKEN_EVERY)
 
 
 @dataclass(frozen=True)
@@ -109,9 +114,10 @@ class ScienceQAModel(nn.Module):
         return self.state(hidden, places, places, has_image), image_tokens
 
     def see(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Class tokens (n, C, Dv) after every fourth block of CLIP, and all tokens (n, N, Dv) of the last."""
+        """Class tokens (n, C, Dv) after every fourth block of CLIP, and all tokens (n, N, Dv) of the last block."""
         states = self.vision(pixel_values=batch["pixel_values"], output_hidden_states=True).hidden_states
-        class_tokens = torch.stack([state[:, 0] for state in states[CLASS_TOKEN_EVERY::CLASS_TOKEN_EVERY]], dim=1)
+        chosen = states[CLASS_TOKEN_EVERY::CLASS_TOKEN_EVERY] or states[-1:]
+        class_tokens = torch.stack([state[:, 0] for state in chosen], dim=1)
         # Published: rows without image have a picture of zeros, which is encoded, too, and routes if it is the first.
         pictured = batch["has_image"] if len(states[-1]) == len(batch["has_image"]) else ...
         return class_tokens[pictured], states[-1][pictured]

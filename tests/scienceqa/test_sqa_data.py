@@ -1,0 +1,156 @@
+"""Conversion, batches of like length, and sequences."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import sqa_worlds as worlds
+import torch
+
+from dvp.errors import UserError
+from dvp.prepare import convert
+from dvp.scienceqa.data import LikeLengths, ScienceQAData
+from dvp.scienceqa.tokens import load_tokens
+
+COUNTS = {"train": 10, "val": 4, "test": 5}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    convert("scienceqa", str(worlds.write_raw(root, COUNTS)), str(root / "arrow"))
+    worlds.write_models(root)
+    return root
+
+
+def make(folder, **options):
+    settings = {"prompt_format": "QCM-ALE", "use_caption": False, "image_size": 32, "num_workers": 0}
+    tokens = load_tokens(str(folder / "llama"))
+    return ScienceQAData(
+        str(folder / "arrow"), tokens, worlds.LAYOUT, batch_size=4, search_batch_size=2, **settings | options
+    )
+
+
+def table(folder, split):
+    return pa.ipc.open_file(str(folder / "arrow" / f"scienceqa_{split}.arrow")).read_all()
+
+
+def test_conversion_keeps_every_problem_and_its_picture_as_it_is(folder):
+    for split, count in COUNTS.items():
+        rows = table(folder, split).to_pylist()
+        assert len(rows) == count
+        for row in rows:
+            path = folder / "images" / split / row["question_id"] / "image.png"
+            assert row["image"] == (path.read_bytes() if path.exists() else b"")
+            assert bool(row["caption"]) == path.exists()
+
+
+@pytest.mark.parametrize(
+    "damage, words",
+    [
+        (lambda root: (root / "captions.json").unlink(), "captions.json is missing"),
+        (lambda root: (root / "pid_splits.json").write_text('{"train": ["7777"]}'), "7777"),
+        (lambda root: (root / "problems.json").write_text('{"0": {"question": "?"'), "truncated"),
+        (lambda root: (root / "images/train/0/image.png").write_bytes(b"no picture"), "train.0.image.png"),
+        (lambda root: (root / "images/train/0/image.png").unlink(), "images of scienceqa_train are missing"),
+    ],
+)
+def test_damaged_raw_data_is_refused_and_nothing_written(damage, words, tmp_path):
+    damage(worlds.write_raw(tmp_path, COUNTS))
+    with pytest.raises(UserError, match=words):
+        convert("scienceqa", str(tmp_path), str(tmp_path / "arrow"))
+    assert list((tmp_path / "arrow").iterdir()) == []
+
+
+def test_problems_whose_picture_is_lost_can_be_left_out(tmp_path):
+    (worlds.write_raw(tmp_path, COUNTS) / "images/train/2/image.png").unlink()
+    convert("scienceqa", str(tmp_path), str(tmp_path / "arrow"), allow_missing_images=True)
+    assert [row["question_id"] for row in table(tmp_path, "train").to_pylist()] == ["0", "1", *map(str, range(3, 10))]
+
+
+def test_a_batch_has_pictures_for_the_rows_with_one_only_and_as_published_black_ones(folder):
+    items = [0, 1, 2]
+    ours, published = (make(folder, as_published=flag).examples("train")[items] for flag in (False, True))
+    assert ours["has_image"].tolist() == [True, False, True]
+    assert ours["pixel_values"].shape == (2, 3, 32, 32) and published["pixel_values"].shape == (3, 3, 32, 32)
+    assert not published["pixel_values"][1].any()
+    assert torch.equal(published["pixel_values"][[0, 2]], ours["pixel_values"])
+    assert "pixel_values" not in make(folder).examples("train")[[1, 3]]
+
+
+def test_the_loss_is_on_the_target_only(folder):
+    data = make(folder)
+    batch = data.examples("train")[[0, 1]]
+    for ids, labels, prompt in zip(batch["input_ids"], batch["labels"], batch["prompt"], strict=True):
+        start = prompt.nonzero().max() + 1
+        assert data.tokens.decode(labels[labels > 0].tolist()).startswith("The answer is")
+        assert not labels[:start].any() and labels[start] == ids[start]
+        assert data.tokens.decode(ids[prompt].tolist()).startswith("Question")
+        assert labels[labels > 0][-1] == data.tokens.eos or len(ids) == data.layout.max_length
+
+
+@pytest.mark.parametrize("stem", ["", "The answer is"])
+def test_questions_end_where_the_answer_begins(stem, folder):
+    data = make(folder)
+    for row in data.questions("val", stem).rows:
+        assert data.tokens.decode(row.ids[1 + row.prompt_length :].tolist()) == stem
+        assert data.tokens.eos not in row.ids.tolist()
+
+
+def test_blind_data_has_no_image_but_is_scored_by_it(folder):
+    data = make(folder, blind=True)
+    assert not any(row.has_image for row in data.examples("train").rows)
+    assert [problem["image"] for problem in data.problems("val").values()] == [True, False, True, False]
+
+
+def test_what_is_too_long_is_cut_and_counted(folder):
+    data = make(folder)
+    found = data.examples("train")
+    too_long = sum(data.layout.length(row) > data.layout.max_length for row in found.rows)
+    assert 0 < too_long == data.truncated["train examples"]
+    assert found[list(range(10))]["input_ids"].shape[1] == data.layout.max_length
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize("rows", [1, 7, 64, 101])
+def test_evaluation_deals_every_row_once(rows, ranks):
+    lengths = np.random.default_rng(0).integers(5, 90, rows)
+    dealt = [list(LikeLengths(lengths, 4, rank, ranks)) for rank in range(ranks)]
+    assert [len(batches) for batches in dealt] == [len(LikeLengths(lengths, 4, rank, ranks)) for rank in range(ranks)]
+    assert sorted(item for batches in dealt for batch in batches for item in batch) == list(range(rows))
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_training_deals_all_rows_anew_each_epoch_in_equal_shares(ranks):
+    lengths = np.random.default_rng(0).integers(5, 90, 1001)
+    samplers = [LikeLengths(lengths, 4, rank, ranks, seed=3) for rank in range(ranks)]
+    epochs = []
+    for epoch in (0, 1):
+        for sampler in samplers:
+            sampler.set_epoch(epoch)
+        dealt = [list(sampler) for sampler in samplers]
+        assert {len(batches) for batches in dealt} == {len(samplers[0])}
+        assert all(len(batch) == 4 for batches in dealt for batch in batches)
+        items = [item for batches in dealt for batch in batches for item in batch]
+        assert set(items) == set(range(1001)) and len(items) < 1001 + 4 * ranks
+        padded = sum(4 * max(lengths[batch]) for batches in dealt for batch in batches)
+        assert padded <= 1.3 * lengths[items].sum()
+        epochs.append(dealt)
+    assert epochs[0] != epochs[1]
+    samplers[0].set_epoch(0)
+    assert list(samplers[0]) == epochs[0][0]
+
+
+def test_missing_and_foreign_tables_are_refused(folder, tmp_path):
+    for split in COUNTS:
+        worlds_table = table(folder, split)
+        with pa.OSFile(str(tmp_path / f"scienceqa_{split}.arrow"), "wb") as sink:
+            with pa.ipc.new_file(sink, worlds_table.drop_columns("hint").schema) as writer:
+                writer.write_table(worlds_table.drop_columns("hint"))
+    (tmp_path / "arrow").symlink_to(tmp_path)
+    (tmp_path / "llama").symlink_to(folder / "llama")
+    with pytest.raises(UserError, match="hint"):
+        make(tmp_path)
+    (tmp_path / "scienceqa_val.arrow").unlink()
+    (tmp_path / "scienceqa_train.arrow").unlink()
+    with pytest.raises(UserError, match="scienceqa_train.arrow is missing"):
+        make(tmp_path)

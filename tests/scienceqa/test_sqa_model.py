@@ -1,0 +1,162 @@
+"""Who sees whom, who is trained, and that answering is the training forward."""
+
+import itertools
+
+import pytest
+import sqa_worlds as worlds
+import torch
+
+from dvp.scienceqa.generate import generate, letter_logits, stream
+
+IMAGE_FIRST = worlds.row(9, has_image=True)
+ROWS = [IMAGE_FIRST, worlds.row(14, has_image=False), worlds.row(6, has_image=True), worlds.row(11, has_image=False)]
+EXACT = {"atol": 2e-5, "rtol": 0}
+
+
+def batch(rows, pictures=None):
+    pictures = [worlds.picture(row.ids[1]) for row in rows if row.has_image] if pictures is None else pictures
+    return worlds.LAYOUT.batch(rows, pictures)
+
+
+def layer_outputs(model, inputs, insert_layer):
+    outputs = []
+    handles = [layer.register_forward_hook(lambda *args: outputs.append(args[2])) for layer in model.llama.model.layers]
+    with torch.no_grad():
+        model.read(inputs, insert_layer)
+    for handle in handles:
+        handle.remove()
+    return outputs
+
+
+@torch.no_grad()
+def logits_of(model, inputs, insert_layer=1):
+    return model.llama.lm_head(model.read(inputs, insert_layer))
+
+
+def test_a_row_does_not_depend_on_its_neighbours():
+    model = worlds.model()
+    together = logits_of(model, batch(ROWS))
+    for index, row in enumerate(ROWS):
+        alone = logits_of(model, batch([row]))[0]
+        torch.testing.assert_close(together[index, : len(alone)], alone, **EXACT)
+
+
+def test_as_published_the_first_picture_routes_for_all():
+    model = worlds.model(as_published=True)
+    pictures = [worlds.picture(seed) for seed in range(4)]
+    changed = [worlds.picture(9), *pictures[1:]]
+    before, after = (logits_of(model, batch(ROWS, given))[2] for given in (pictures, changed))
+    assert (before - after).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("insert_layer", [0, 1, 2])
+def test_the_text_sees_the_picture_from_the_insert_layer_on(insert_layer):
+    # Class tokens stand in the sequence before the slot, so only what the compressor reads is exchanged.
+    model, inputs = worlds.model(), batch([IMAGE_FIRST])
+    outputs = []
+    for seed in (1, 2):
+        tokens = torch.randn(1, 5, 16, generator=torch.Generator().manual_seed(seed))
+        model.see = lambda batch, tokens=tokens: (torch.ones(1, 2, 16), tokens)
+        outputs.append(layer_outputs(model, inputs, insert_layer))
+    text = slice(worlds.LAYOUT.text_start(True), None)
+    for index, (one, other) in enumerate(zip(*outputs, strict=True)):
+        moved = (one[:, text] - other[:, text]).abs().max()
+        assert moved > 1e-4 if index >= insert_layer else moved == 0
+
+
+def test_as_published_the_text_never_sees_the_prompt():
+    model, inputs = worlds.model(as_published=True), batch([IMAGE_FIRST])
+    losses = model.forward_arms(inputs, range(3))
+    assert losses[0] == losses[1] == losses[2]
+    losses[1].backward()
+    assert all(not parameter.grad.any() for parameter in model.compressors.parameters())
+
+
+def test_no_other_position_attends_to_the_modality_token():
+    model, inputs = worlds.model(), batch([IMAGE_FIRST])
+    for module in model.modules():  # it routes the adapters, and this is all it does
+        if hasattr(module, "router"):
+            torch.nn.init.zeros_(module.router.weight)
+    before = logits_of(model, inputs)[:, 1:]
+    torch.nn.init.normal_(model.modality.weight)
+    torch.testing.assert_close(logits_of(model, inputs)[:, 1:], before, **EXACT)
+
+
+def test_pictures_are_encoded_for_the_rows_that_have_one_only():
+    model, seen = worlds.model(), []
+    model.vision.register_forward_hook(
+        lambda module, args, kwargs, out: seen.append(len(kwargs["pixel_values"])), with_kwargs=True
+    )
+    model(batch(ROWS), 1)
+    assert seen == [2]
+    model(batch([row for row in ROWS if not row.has_image]), 1)
+    assert seen == [2]
+
+
+def test_trained_are_adapters_projector_modality_slot_and_compressors():
+    trained = {name for name, parameter in worlds.model().named_parameters() if parameter.requires_grad}
+    kinds = {"projector", "modality", "slot", "compressors"}
+    assert {name.partition(".")[0] for name in trained if ".adapter." not in name} == kinds
+    adapters = {name.partition(".adapter.")[0] for name in trained if ".adapter." in name}
+    clip = {f"vision.encoder.layers.{index}.layer_norm1" for index in range(8)}
+    assert adapters == clip | {f"llama.model.layers.{index}.input_layernorm" for index in range(3)}
+
+
+def test_a_new_model_is_the_language_model_of_the_text():
+    torch.manual_seed(0)
+    fresh = worlds.ScienceQAModel(worlds.clip_model(), worlds.llama_model(), worlds.LAYOUT, num_heads=4)
+    hidden = torch.randn(2, 7, 32)
+    adapted = fresh.llama.model.layers[0].input_layernorm
+    torch.testing.assert_close(adapted(hidden), adapted.base(hidden))
+
+
+def test_all_arms_at_once_give_the_losses_of_each_alone():
+    model, inputs = worlds.model(arms=3), batch(ROWS)
+    together = model.forward_arms(inputs, [2, 0, 1, 0])
+    assert set(together) == {0, 1, 2} and len({loss.item() for loss in together.values()}) == 3
+    for layer, loss in together.items():
+        torch.testing.assert_close(loss, model(inputs, layer), **EXACT)
+
+
+@pytest.mark.parametrize("as_published", [False, True])
+@pytest.mark.parametrize("insert_layer", [0, 1, 2])
+def test_generation_equals_teacher_forcing_position_by_position(insert_layer, as_published):
+    model = worlds.model(as_published)
+    pictures = [worlds.picture(seed) for seed in range(4)] if as_published else None
+    prompts = [row._replace(ids=row.ids[:-2], labels=row.labels[:-2], prompt_length=len(row.ids) - 3) for row in ROWS]
+    steps = [logits.clone() for logits in itertools.islice(stream(model, batch(prompts, pictures), insert_layer), 6)]
+    chosen = torch.stack([logits.argmax(-1) for logits in steps], dim=1)  # (B, steps)
+    full = [row._replace(ids=[*row.ids, *ids.tolist()]) for row, ids in zip(prompts, chosen, strict=True)]
+    forced = logits_of(model, batch(full, pictures), insert_layer)
+    for index, row in enumerate(prompts):
+        last = worlds.LAYOUT.length(row) - 1
+        for step, logits in enumerate(steps):
+            torch.testing.assert_close(logits[index], forced[index, last + step], **EXACT)
+
+
+def test_generation_leaves_the_model_as_it_was():
+    model, inputs = worlds.model(), batch(ROWS)
+    before = logits_of(model, inputs)
+    generate(model, inputs, 1, eos=2, max_new_tokens=3)
+    torch.testing.assert_close(logits_of(model, inputs), before)
+
+
+def test_generation_ends_at_eos_at_the_length_and_at_the_limit():
+    model, inputs = worlds.model(), batch(ROWS)
+    free = generate(model, inputs, 1, eos=-1, max_new_tokens=100)
+    assert [len(ids) for ids in free] == [41 - length for length in inputs["length"].tolist()]
+    assert generate(model, inputs, 1, eos=-1, max_new_tokens=4) == [ids[:4] for ids in free]
+    eos = free[0][2]
+    ended = generate(model, inputs, 1, eos=eos, max_new_tokens=100)
+    assert ended == [ids[: ids.index(eos)] if eos in ids else ids for ids in free]
+
+
+def test_letters_are_read_after_the_last_token_of_each_row():
+    model, inputs = worlds.model(), batch(ROWS)
+    steps = stream(model, inputs, 1)
+    torch.testing.assert_close(letter_logits(model, inputs, 1, [4, 8]), next(steps)[:, [4, 8]])
+
+
+def test_a_batch_whose_prompts_fill_the_length_has_no_loss():
+    long = worlds.row(60, has_image=False, prompt_length=60)
+    assert worlds.model()(batch([long]), 1) == 0
