@@ -9,6 +9,7 @@ from pathlib import Path
 from dvp.shapes.demo import search, train
 
 RESULT = Path("result/study")
+TRAIN = "use_adapter=True learning_rate=4e-3 max_epoch=3"
 LAYERS = range(4)
 SEEDS = range(5)
 WAYS = {"five drawn arms": "", "every arm": "search_sample=all"}
@@ -23,7 +24,7 @@ def settled(trace: list[dict]) -> int:
 def main() -> None:
     """Train once at every K, search with every seed in both ways."""
     shutil.rmtree(RESULT, ignore_errors=True)
-    reached = [train(RESULT, f"at_{layer}", f"insert_layer={layer}").accuracy for layer in LAYERS]
+    reached = [train(RESULT, f"at_{layer}", f"insert_layer={layer} {TRAIN}").accuracy for layer in LAYERS]
     searches = {
         (way, seed): search(RESULT / f"{way.split()[0]}_{seed}", f"{settings} seed={seed}")
         for way, settings in WAYS.items()
