@@ -50,7 +50,11 @@ def parameter_groups(
 
 OPTIMIZERS = {
     "adamw": lambda groups, rate: torch.optim.AdamW(
-        groups, rate, betas=(0.9, 0.98), eps=1e-8, fused=all(p.is_cuda for group in groups for p in group["params"])
+        groups,
+        rate,
+        betas=(0.9, 0.98),
+        eps=1e-8,
+        fused=all(p.device.type in ("cpu", "cuda") for group in groups for p in group["params"]),  # one pass over all
     ),
     "adam": lambda groups, rate: torch.optim.Adam(groups, rate),
     "sgd": lambda groups, rate: torch.optim.SGD(groups, rate, momentum=0.9),
