@@ -32,7 +32,13 @@ class Bert(LanguageBackbone):
         return replace(state, mask=mask)
 
     def run_layer(self, index: int, state: State) -> State:
-        return replace(state, hidden=self.layers[index](state.hidden, state.mask))
+        layer = self.layers[index]
+        if index < len(self.layers) - 1:
+            return replace(state, hidden=layer(state.hidden, state.mask))
+        # Of the last layer one position is read, so its feed-forward network, two thirds of the work, sees no other.
+        attended, *_ = layer.attention(state.hidden, state.mask)  # (B, T, D)
+        read = attended[:, state.offset : state.offset + 1]  # (B, 1, D)
+        return replace(state, hidden=layer.feed_forward_chunk(read), offset=0)
 
     def query(self, state: State) -> Tensor:
         return state.hidden[:, state.offset : state.offset + 1]  # (B, 1, D)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import BertConfig, CLIPVisionConfig
 
 from benchmarks import step
 from dvp.compressor import VisualTokenCompressor
@@ -34,16 +33,6 @@ def test_an_adapter_checkpoint_is_small() -> None:
     whole, adapter = (step.build("bert", mode, torch.device("meta")) for mode in ("train", "train_adapter"))
     assert step.trained_bytes(adapter) < 60e6
     assert step.trained_bytes(whole) > 400e6
-
-
-@pytest.fixture
-def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The benchmark at a size that takes no time."""
-    sizes = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-    monkeypatch.setitem(step.CONFIGS, "bert", BertConfig(vocab_size=50, **sizes))
-    monkeypatch.setattr(step, "VISION", CLIPVisionConfig(image_size=32, patch_size=16, **sizes))
-    monkeypatch.setattr(step, "ANSWERS", 7)
-    monkeypatch.setattr(step, "matmul_rate", lambda device: 1e9)
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:

@@ -1,0 +1,162 @@
+"""Our step beside the published one and beside ViLT's, in turns, in one run on one machine.
+
+    python -m benchmarks.peers --batch 8,32 --json peers.json
+
+The published step is written here as its authors' code computes it, with our modules and the same weights: a picture is
+encoded at every use, every token is projected, attention is not fused, each of five drawn arms is a whole forward pass,
+targets are filled label by label, AdamW takes the weights one by one. Its logits are ours, which is checked first.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import ViltConfig, ViltForQuestionAnswering
+
+from benchmarks import step
+from benchmarks.step import ARMS, TEXT, TOLERANCE, build, make_step, plain_prompt, random_batch
+from dvp.compressor import VisualTokenCompressor
+from dvp.model import DVP
+from dvp.optim import parameter_groups
+from dvp.search import KArmedBandit
+from dvp.tasks import TASKS
+
+CPU = torch.device("cpu")
+LABELS = 3  # answers per question that have a score
+VILT_SIZE = 384  # pixels, its usual
+
+
+def published(model: DVP, mode: str, batch: int) -> Callable[[], None]:
+    """The function that does one whole step as the published code does."""
+    task, layers = TASKS["vqa"], model.num_layers
+    rows, half = (random_batch("bert", size, "live", CPU) for size in (batch, max(1, batch // 2)))
+    groups = parameter_groups(model.named_parameters(), 1e-4, 0.01, 10)
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), foreach=False)
+    bandit = KArmedBandit(layers)
+
+    def answer(rows: dict[str, Tensor], layer: int) -> tuple[Tensor, Tensor]:
+        logits = published_logits(model, rows, layer)
+        targets = torch.zeros(len(logits), step.ANSWERS)
+        for row in range(len(logits)):
+            for label in range(LABELS):
+                targets[row, label] = 0.3
+        return logits, targets
+
+    def infer() -> None:
+        with torch.no_grad():
+            published_logits(model.eval(), rows, layers // 2)
+
+    def train(layer: int = layers // 2) -> None:
+        model.train()
+        task.loss(*answer(rows, layer)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def search() -> None:
+        train(bandit.random_arm())
+        arms, scores = bandit.sample(ARMS), []
+        for arm in arms:  # in training mode, with dropout
+            with torch.no_grad():
+                scores.append(100 * task.score(*answer(half, arm)).mean().item())
+        bandit.update(arms, scores)
+
+    return {"infer": infer, "search": search}.get(mode, train)
+
+
+def published_logits(model: DVP, rows: dict[str, Tensor], layer: int) -> Tensor:
+    """Logits (B, C), pictures encoded and all their tokens projected."""
+    with patch.object(VisualTokenCompressor, "forward", plain_prompt):
+        return model(rows, layer)
+
+
+def require_same_logits(eager: DVP, ours: DVP) -> None:
+    """Nothing; raises ValueError where the published step's logits are not ours."""
+    rows, layer = random_batch("bert", 2, "live", CPU), ours.num_layers // 2
+    with torch.inference_mode():
+        difference = (published_logits(eager.eval(), rows, layer) - ours.eval()(rows, layer)).abs().max().item()
+    if not difference <= TOLERANCE["cpu"]:
+        raise ValueError(f"the logits differ from the published step's by {difference}")
+
+
+def vilt(mode: str, batch: int) -> Callable[[], None]:
+    """The function that does one whole step of ViLT: one transformer over words and patches."""
+    config = ViltConfig(image_size=VILT_SIZE, num_labels=step.ANSWERS)
+    model = ViltForQuestionAnswering(config)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-4, betas=(0.9, 0.98), fused=True)
+    ids = torch.randint(3, config.vocab_size, (batch, TEXT))
+    rows = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
+    pixels = torch.randn(batch, 3, VILT_SIZE, VILT_SIZE)
+    rows |= {"pixel_values": pixels, "pixel_mask": torch.ones(batch, VILT_SIZE, VILT_SIZE, dtype=torch.long)}
+    targets = torch.rand(batch, step.ANSWERS)
+
+    def infer() -> None:
+        with torch.inference_mode():
+            model.eval()(**rows)
+
+    def train() -> None:
+        logits = model.train()(**rows).logits
+        (F.binary_cross_entropy_with_logits(logits, targets) * step.ANSWERS).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return {"infer": infer, "train": train}[mode]
+
+
+def contestants(mode: str, batch: int) -> dict[str, Callable[[], None]]:
+    """Name -> step. One model serves ours and the published step; ViLT neither searches nor has adapters."""
+    torch.manual_seed(0)
+    ours = build("bert", mode, CPU)
+    eager = build("bert", mode, CPU)
+    eager.load_state_dict(ours.state_dict())
+    eager.backbone.model.set_attn_implementation("eager")
+    require_same_logits(eager, ours)
+    steps = {
+        "published": published(eager, mode, batch),
+        "live": make_step(ours, mode, "bert", batch, "live", CPU),
+        "cache": make_step(ours, mode, "bert", batch, "cache", CPU),
+    }
+    return steps | ({"vilt": vilt(mode, batch)} if mode in ("train", "infer") else {})
+
+
+def in_turns(steps: dict[str, Callable[[], None]], repeats: int) -> dict[str, list[float]]:
+    """Wall-clock seconds of every step, each taken `repeats` times in turn after one round to warm up."""
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(1 + repeats):
+        for name, one_step in steps.items():
+            start = time.perf_counter()
+            one_step()
+            if turn:
+                times[name].append(time.perf_counter() - start)
+    return times
+
+
+def main() -> None:
+    """Measure and print a row per mode and batch size."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mode", default=",".join(step.MODES))
+    parser.add_argument("--batch", default="8", help="sizes, separated by commas")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    rows = []
+    for batch in map(int, options.batch.split(",")):
+        for mode in options.mode.split(","):
+            times = in_turns(contestants(mode, batch), options.repeats)
+            row = {name: statistics.median(taken) for name, taken in times.items()}
+            rows.append({"mode": mode, "batch": batch} | row)
+            seconds = "  ".join(f"{name} {value:.2f} s" for name, value in row.items())
+            faster = "  ".join(f"{name} {row['published'] / row[name]:.1f} x" for name in row if name != "published")
+            print(f"{mode} {batch}: {seconds} | against published: {faster}", flush=True)
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
