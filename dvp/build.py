@@ -67,6 +67,7 @@ def build_data(config: dict[str, Any]) -> QuestionData:
         max_text_len=config["max_text_len"],
         # Published: T5's query averages over padding, so how much of it there is changes the result.
         pad_to_max=config["as_published"] and config["language_model"] == "T5",
+        bucket_by_length=config["bucket_by_length"],
         num_workers=config["num_workers"],
         seed=config["seed"],
     )

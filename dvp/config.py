@@ -47,6 +47,7 @@ def defaults():
     language_model = "BERT"  # BERT, T5 or LLAMA; must be what the tokenizer folder holds
     tokenizer = "bert-base-uncased"  # tokenizer and weights: a Hugging Face folder or hub name
     max_text_len = 16  # tokens; ScienceQA: positions, with those of image and prefix
+    bucket_by_length = False  # True: texts of like length share a batch, for less padding; ScienceQA: always
     prompt_format = "QCM-ALE"  # ScienceQA: what is read and written, see dvp/scienceqa/text.py
     use_caption = False  # ScienceQA: True puts the image's caption after the hint
     answer_by = "generate"  # ScienceQA's test: generate a text and read it, or take the letter of largest likelihood
@@ -247,7 +248,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("learning_rate", "lr_mult", "weight_decay", "end_lr", "warmup_steps", "drop_rate"), _AMOUNT),
     "val_check_interval": (lambda v: isinstance(v, float) and 0 < v <= 1, "a share of an epoch, such as 0.5 or 1.0"),
     **dict.fromkeys(("search_stage", "use_adapter", "test_only", "as_published", "fast_dev_run", "use_caption"), _FLAG),
-    **dict.fromkeys(("gradient_checkpointing", "compile"), _FLAG),
+    **dict.fromkeys(("gradient_checkpointing", "compile", "bucket_by_length"), _FLAG),
 }
 
 

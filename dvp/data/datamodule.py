@@ -11,11 +11,12 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler, Subset
 
 from dvp.data.arrow import open_table, read_answers, read_picture
+from dvp.data.lengths import LikeLengths
 from dvp.data.pictures import cache_rows, encode_pictures, missing_pictures, picture_hashes
-from dvp.data.questions import Collate, Questions
+from dvp.data.questions import Batches, Collate, Questions
 from dvp.errors import UserError
 from dvp.tasks import Task
 from dvp.token_cache import NoRoom, TokenCache
@@ -26,7 +27,8 @@ HELD_AT_ONCE = 1024  # pictures copied to the device at a time
 class QuestionData(pl.LightningDataModule):
     """The splits of one task, opened (and missed) at construction.
 
-    pick: the splits whose score rewards the search; batch_size: rows per device and forward pass.
+    pick: the splits whose score rewards the search; batch_size: rows per device and forward pass; bucket_by_length:
+    shuffled batches hold texts of like length.
     """
 
     def __init__(
@@ -42,12 +44,14 @@ class QuestionData(pl.LightningDataModule):
         search_batch_size: int,
         max_text_len: int = 16,
         pad_to_max: bool = False,
+        bucket_by_length: bool = False,
         num_workers: int = 8,
         seed: int = 0,
     ):
         super().__init__()
         self.task, self.pick, self.test = task, pick, test
         self.batch_size, self.search_batch_size = batch_size, search_batch_size
+        self.bucket_by_length = bucket_by_length
         self.num_workers, self.seed = num_workers, seed
         self.transform = transform
         splits = dict.fromkeys((*task.train, *task.validate, *pick, *test))
@@ -141,15 +145,19 @@ class QuestionData(pl.LightningDataModule):
     def test_dataloader(self) -> list[DataLoader]:
         return [self._in_order(self.questions((split,))) for split in self.test]
 
-    def _shuffled(self, dataset: Dataset, batch_size: int) -> DataLoader:
+    def _shuffled(self, dataset: Questions, batch_size: int) -> DataLoader:
+        if self.bucket_by_length:
+            lengths = dataset.text_lengths()
+            sampler = LikeLengths(lengths, batch_size, self._rank, self._world_size, self.seed)
+            return self._loader(Batches(dataset), None, sampler)
         sampler = DistributedSampler(dataset, self._world_size, self._rank, shuffle=True, seed=self.seed)
-        return self._loader(dataset, batch_size, sampler=sampler)
+        return self._loader(dataset, batch_size, sampler)
 
     def _in_order(self, dataset: Dataset) -> DataLoader:
         # Every row once: DistributedSampler would pad the ranks to equal length with rows that then count twice.
         return self._loader(Subset(dataset, range(self._rank, len(dataset), self._world_size)), self.batch_size)
 
-    def _loader(self, dataset: Dataset, batch_size: int, sampler: DistributedSampler | None = None) -> DataLoader:
+    def _loader(self, dataset: Dataset, batch_size: int | None, sampler: Sampler | None = None) -> DataLoader:
         return DataLoader(
             dataset,
             batch_size,

@@ -66,9 +66,23 @@ class Questions(Dataset):
             return sample | {"image_row": int(self.picture_rows[which][row])}
         return sample | {"pixel_values": read_picture(self.tables[which], row, self.transform)}
 
+    def text_lengths(self) -> np.ndarray:
+        """The number of characters of every question, in order."""
+        return pc.utf8_length(self.texts).to_numpy()[self.kept]
+
     def question_ids(self) -> list[Any]:
         """The ids of all questions, in order."""
         return self.ids.take(pa.array(self.kept)).to_pylist()
+
+
+class Batches(Dataset):
+    """The rows of a dataset, asked for by lists of them."""
+
+    def __init__(self, dataset: Dataset):
+        self.dataset = dataset
+
+    def __getitem__(self, items: list[int]) -> list[dict[str, Any]]:
+        return [self.dataset[item] for item in items]
 
 
 class Collate:

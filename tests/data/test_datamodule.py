@@ -62,6 +62,19 @@ def test_training_rows_come_from_all_training_tables_and_are_shuffled_anew(world
     assert epochs[0] == epochs[1] != epochs[2]
 
 
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_bucketed_batches_pad_less_and_lack_no_row(num_workers: int, make_data) -> None:
+    padding = {}
+    for bucketed in (False, True):
+        loader = make_data("vqa", bucket_by_length=bucketed, num_workers=num_workers).train_dataloader()
+        loader.sampler.set_epoch(1)
+        batches = list(loader)
+        rows = {question for row in rows_of("vqa", "train") for question in row["question_id"]}
+        assert rows <= {question for batch in batches for question in batch["question_id"]}
+        padding[bucketed] = sum(int((batch["attention_mask"] == 0).sum()) for batch in batches)
+    assert padding[True] < padding[False]
+
+
 @pytest.mark.parametrize("task", SPLITS)
 def test_the_search_is_scored_on_its_split_alone(task: str, make_data) -> None:
     data = make_data(task)

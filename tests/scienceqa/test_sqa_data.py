@@ -1,6 +1,5 @@
 """Conversion, batches of like length, and sequences."""
 
-import numpy as np
 import pyarrow as pa
 import pytest
 import sqa_worlds as worlds
@@ -8,7 +7,7 @@ import torch
 
 from dvp.errors import UserError
 from dvp.prepare import convert
-from dvp.scienceqa.data import LikeLengths, ScienceQAData
+from dvp.scienceqa.data import ScienceQAData
 from dvp.scienceqa.tokens import load_tokens
 
 COUNTS = {"train": 10, "val": 4, "test": 5}
@@ -108,36 +107,6 @@ def test_what_is_too_long_is_cut_and_counted(folder):
     too_long = sum(data.layout.length(row) > data.layout.max_length for row in found.rows)
     assert 0 < too_long == data.truncated["train examples"]
     assert found[list(range(10))]["input_ids"].shape[1] == data.layout.max_length
-
-
-@pytest.mark.parametrize("ranks", [1, 2, 3])
-@pytest.mark.parametrize("rows", [1, 7, 64, 101])
-def test_evaluation_deals_every_row_once(rows, ranks):
-    lengths = np.random.default_rng(0).integers(5, 90, rows)
-    dealt = [list(LikeLengths(lengths, 4, rank, ranks)) for rank in range(ranks)]
-    assert [len(batches) for batches in dealt] == [len(LikeLengths(lengths, 4, rank, ranks)) for rank in range(ranks)]
-    assert sorted(item for batches in dealt for batch in batches for item in batch) == list(range(rows))
-
-
-@pytest.mark.parametrize("ranks", [1, 2, 3])
-def test_training_deals_all_rows_anew_each_epoch_in_equal_shares(ranks):
-    lengths = np.random.default_rng(0).integers(5, 90, 1001)
-    samplers = [LikeLengths(lengths, 4, rank, ranks, seed=3) for rank in range(ranks)]
-    epochs = []
-    for epoch in (0, 1):
-        for sampler in samplers:
-            sampler.set_epoch(epoch)
-        dealt = [list(sampler) for sampler in samplers]
-        assert {len(batches) for batches in dealt} == {len(samplers[0])}
-        assert all(len(batch) == 4 for batches in dealt for batch in batches)
-        items = [item for batches in dealt for batch in batches for item in batch]
-        assert set(items) == set(range(1001)) and len(items) < 1001 + 4 * ranks
-        padded = sum(4 * max(lengths[batch]) for batches in dealt for batch in batches)
-        assert padded <= 1.3 * lengths[items].sum()
-        epochs.append(dealt)
-    assert epochs[0] != epochs[1]
-    samplers[0].set_epoch(0)
-    assert list(samplers[0]) == epochs[0][0]
 
 
 def test_missing_and_foreign_tables_are_refused(folder, tmp_path):
