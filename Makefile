@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format configs clean
+.PHONY: help setup demo demo-sqa test check format configs clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ setup: .venv/ready ## Make .venv and install the tested versions
 demo: setup ## The whole method on embedded data: search K, train at K, with adapters, answer the test questions
 	$(BIN)/python -m dvp.shapes.demo
 
+demo-sqa: setup ## ScienceQA on embedded data: search K, train at K, answer the test problems
+	$(BIN)/python -m dvp.shapes.demo_sqa
+
 test: setup ## Run all tests
 	$(BIN)/python -m pytest
 
@@ -33,4 +36,4 @@ configs: setup ## Print the named experiments
 	$(BIN)/python run.py print_named_configs
 
 clean: ## Remove the embedded data and the runs on it
-	rm -rf datasets/shapes result/shapes
+	rm -rf datasets/shapes result/shapes result/shapes_sqa

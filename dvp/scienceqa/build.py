@@ -13,6 +13,7 @@ from dvp.scienceqa.data import ScienceQAData
 from dvp.scienceqa.meta import load_llama, read_published
 from dvp.scienceqa.model import ScienceQAModel, class_tokens_of
 from dvp.scienceqa.module import ScienceQAModule
+from dvp.scienceqa.text import answers_first
 from dvp.scienceqa.tokens import Layout, Tokens, load_tokens
 
 RATE_FOR = 256  # rows per update that learning_rate is meant for; with fewer it shrinks alike
@@ -31,6 +32,11 @@ def build_science_qa(
         if config[key] not in offered:
             choices = " or ".join(map(str, offered))
             raise UserError(f"{key}={config[key]} is not offered for ScienceQA: set it to {choices}.")
+    if not answers_first(config["prompt_format"]) and config["answer_by"] == "likelihood":
+        raise UserError(
+            f"answer_by=likelihood asks for the letter first, but prompt_format={config['prompt_format']} teaches to "
+            "explain before: use answer_by=generate, or a format that begins with the answer, such as QCM-ALE."
+        )
     vision = clip.load(config["clip_model"])
     if vision.config.image_size != config["image_size"]:
         raise UserError(

@@ -17,7 +17,7 @@ from torchvision.transforms import functional as F
 
 from dvp.data.arrow import open_table
 from dvp.data.lengths import LikeLengths
-from dvp.scienceqa.text import ANSWER_STEM, write_example
+from dvp.scienceqa.text import ANSWER_STEM, answers_first, write_example
 from dvp.scienceqa.tokens import Layout, Row, Tokens, encode_row
 
 COLUMNS = (
@@ -108,7 +108,8 @@ class ScienceQAData(pl.LightningDataModule):
         return self._loader(self.examples("val"), self.search_batch_size, self.seed)
 
     def val_dataloader(self) -> DataLoader:
-        return self._loader(self.questions("val", ANSWER_STEM), self.batch_size)
+        stem = ANSWER_STEM if answers_first(self.prompt_format) else ""
+        return self._loader(self.questions("val", stem), self.batch_size)
 
     def test_dataloader(self) -> DataLoader:
         return self._loader(self.questions("test", ANSWER_STEM if self.likelihood else ""), self.batch_size)

@@ -14,7 +14,7 @@ from dvp.module import DVPModule
 from dvp.optim import build_schedule
 from dvp.scienceqa.generate import generate, letter_logits
 from dvp.scienceqa.model import ScienceQAModel
-from dvp.scienceqa.text import ANSWER_STEM, LETTERS, read_answer
+from dvp.scienceqa.text import ANSWER_STEM, LETTERS, answers_first, read_answer
 from dvp.scienceqa.tokens import Tokens
 from dvp.submission import gather
 from dvp.tasks import TASKS
@@ -26,8 +26,8 @@ BETAS = (0.9, 0.95)
 class ScienceQAModule(DVPModule):
     """Trains, searches, validates and answers with a ScienceQAModel.
 
-    Validation takes the likeliest letter after "The answer is"; the test does so, too, or reads what is generated, as
-    answer_by says. The other arguments are those of DVPModule.
+    Validation takes the likeliest letter after "The answer is", or reads what is generated where the target begins with
+    something else; the test does as answer_by says. The other arguments are those of DVPModule.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class ScienceQAModule(DVPModule):
         return torch.stack([100 * torch.exp(-losses[arm]) for arm in arms])
 
     def _evaluate(self, split: str, batch: dict[str, Any]) -> Tensor:
-        chosen = self.likeliest(batch)
+        chosen = self.likeliest(batch) if answers_first(self.prompt_format) else self.read_choices(batch)
         right = (chosen == batch["answer"]).float()
         self.totals[split] = self.totals.get(split, 0) + torch.stack([right.sum(), right.new_tensor(len(right))])
         return chosen
@@ -76,12 +76,22 @@ class ScienceQAModule(DVPModule):
         beyond = torch.arange(len(self.letters), device=logits.device) >= batch["num_choices"][:, None]
         return logits.masked_fill(beyond, -torch.inf).argmax(1)
 
+    def read_choices(self, batch: dict[str, Any]) -> Tensor:
+        """The choice (B,) that the generated text names, -1 where it names none."""
+        texts, counts = self.generate_texts(batch), batch["num_choices"].tolist()
+        choices = [read_answer(text, count, self.as_published) for text, count in zip(texts, counts, strict=True)]
+        return batch["answer"].new_tensor([-1 if choice is None else choice for choice in choices])
+
+    def generate_texts(self, batch: dict[str, Any]) -> list[str]:
+        """What the model writes after each prompt."""
+        generated = generate(self.model, batch, self.best_layer, self.tokens.eos, self.max_new_tokens)
+        return [self.tokens.decode(ids) for ids in generated]
+
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         if self.answer_by == "likelihood":
             texts = [f"{ANSWER_STEM} {LETTERS[choice]}." for choice in self.likeliest(batch).tolist()]
         else:
-            generated = generate(self.model, batch, self.best_layer, self.tokens.eos, self.max_new_tokens)
-            texts = [self.tokens.decode(ids) for ids in generated]
+            texts = self.generate_texts(batch)
         self.predictions += zip(batch["question_id"], texts, strict=True)
 
     def on_test_epoch_end(self) -> None:

@@ -4,7 +4,7 @@ A format is <input>-<target>: Q question, C context, M multiple choice, A answer
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dvp.errors import UserError
@@ -38,21 +38,27 @@ def write_example(
 
     Source: the data set's own prompt builder. A problem without lecture and solution ends in "BECAUSE:".
     """
-    if prompt_format not in FORMATS:
-        raise UserError(f"prompt_format={prompt_format} is unknown: it is one of {', '.join(FORMATS)}.")
-    source, _, target = prompt_format.partition("-")
+    source, target = _templates(prompt_format)
     context = f"{problem['hint']} {problem['caption'] if use_caption else ''}".strip()
     fields = {
         "question": problem["question"],
         "context": context or "N/A",
-        "options": " ".join(
-            f"({letter}) {choice}" for letter, choice in zip(LETTERS, problem["choices"], strict=False)
-        ),
+        "options": list_choices(problem["choices"]),
         "letter": LETTERS[problem["answer"]],
         "lecture": problem["lecture"].replace("\n", "\\n"),
         "solution": problem["solution"].replace("\n", "\\n"),
     }
-    return _fold(INPUTS[source].format(**fields)), _fold(TARGETS[target].format(**fields))
+    return _fold(source.format(**fields)), _fold(target.format(**fields))
+
+
+def answers_first(prompt_format: str) -> bool:
+    """Whether the target begins with the answer, so that a letter can be asked for right after the prompt."""
+    return _templates(prompt_format)[1].startswith(ANSWER_STEM)
+
+
+def list_choices(choices: Sequence[str]) -> str:
+    """The choices behind their letters: "(A) red (B) blue"."""
+    return " ".join(f"({letter}) {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
 
 
 def read_answer(text: str, num_choices: int, as_published: bool = False) -> int | None:
@@ -65,6 +71,13 @@ def read_answer(text: str, num_choices: int, as_published: bool = False) -> int 
         return None
     choice = LETTERS.find(found[0])
     return choice if 0 <= choice < num_choices else None
+
+
+def _templates(prompt_format: str) -> tuple[str, str]:
+    if prompt_format not in FORMATS:
+        raise UserError(f"prompt_format={prompt_format} is unknown: it is one of {', '.join(FORMATS)}.")
+    source, _, target = prompt_format.partition("-")
+    return INPUTS[source], TARGETS[target]
 
 
 def _fold(text: str) -> str:

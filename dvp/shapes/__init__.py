@@ -9,14 +9,16 @@ import shutil
 from pathlib import Path
 
 from dvp.prepare import convert
-from dvp.shapes.raw import WRITERS, pictures
+from dvp.shapes.raw import pictures, write_gqa, write_snli_ve, write_vqa
+from dvp.shapes.scienceqa import write_science_qa
 
+WRITERS = {"vqa": write_vqa, "gqa": write_gqa, "snli_ve": write_snli_ve, "scienceqa": write_science_qa}
 PICTURES = {"train": 2500, "val": 800, "test": 400}
 REST_VAL = 300  # of val's pictures: held out to reward the search and pick the checkpoint
 
 
 def build(data_root: str, seed: int = 0, pictures_per_split: dict[str, int] = PICTURES) -> None:
-    """Nothing; `data_root` gets the three tasks' Arrow files, and under raw/ the official files they come from."""
+    """Nothing; `data_root` gets all tasks' Arrow files, and under raw/ the official files they come from."""
     drawn = pictures(pictures_per_split, seed)
     for task, write in WRITERS.items():
         raw = Path(data_root) / "raw" / task

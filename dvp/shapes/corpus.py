@@ -7,7 +7,7 @@ import random
 from typing import NamedTuple
 
 from dvp.shapes.questions import KINDS, ask, state
-from dvp.shapes.world import caption, scenes
+from dvp.shapes.world import Scene, caption, scenes
 
 SIZES = (1, 1, 2, 3)
 VERDICTS = ("contradiction", "neutral", "entailment")
@@ -26,12 +26,17 @@ def entries(count: int, seed: int = 0) -> list[Entry]:
     rng = random.Random(f"corpus {seed}")
     found: list[Entry] = []
     for scene in scenes("pretrain", count // 3, seed):
-        part = tuple(sorted(rng.sample(scene, rng.choice(SIZES))))
+        part = part_of(scene, rng)
         told = caption(part, rng)
         found += [Entry(told, question.text, question.answer) for question in ask(part, tuple(KINDS), 4, rng)]
         verdict = rng.choice(VERDICTS)
         found.append(Entry(told, state(part, verdict, rng), verdict))
     return found[:count]
+
+
+def part_of(scene: Scene, rng: random.Random, sizes: tuple[int, ...] = SIZES) -> Scene:
+    """As many things of the scene as one of `sizes` says, or all."""
+    return tuple(sorted(rng.sample(scene, min(len(scene), rng.choice(sizes)))))
 
 
 def sentences(count: int = 4000) -> list[str]:

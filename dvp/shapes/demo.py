@@ -24,9 +24,10 @@ RESULT = Path("result/shapes")
 RAW = Path(SHAPES["data_root"]) / "raw" / "vqa"
 QUESTIONS = RAW / "v2_OpenEnded_mscoco_test2015_questions.json"
 
+SEARCH, ADAPTION = "dvp_search_bert_vqa", "dvp_adaption_bert_vqa"
 # The search trains few parameters on much noise, a random arm at a time: it wants adapters, small batches, and to wait
 # with the scores until the arms can tell a picture from none.
-SEARCH = (
+SEARCHING = (
     "use_adapter=True batch_size=32 per_gpu_batchsize=32 learning_rate=2e-3 warmup_steps=0.1 max_epoch=4 "
     "search_warmup_steps=2200"
 )
@@ -39,12 +40,11 @@ MODELS = {
 
 
 class Trained(NamedTuple):
-    """What became of one training: official accuracy on held-out scenes, trained parameters, seconds, its answers."""
+    """What became of one training: the file of its answers to the test questions, trained parameters, seconds."""
 
-    accuracy: float
+    answers: Path
     parameters: int
     seconds: float
-    answers: Path
 
 
 def command(words: str) -> float:
@@ -55,26 +55,27 @@ def command(words: str) -> float:
     return time.perf_counter() - start
 
 
-def search(log_dir: Path, settings: str = "") -> tuple[dict, float]:
+def search(log_dir: Path, experiment: str, settings: str) -> tuple[dict, float]:
     """The search.json of a search under a new `log_dir`, and its seconds."""
-    seconds = command(f"with dvp_search_bert_vqa shapes log_dir={log_dir} {SEARCH} {settings}")
+    seconds = command(f"with {experiment} shapes log_dir={log_dir} {settings}")
     return json.loads(next(log_dir.rglob("search.json")).read_text(encoding="utf-8")), seconds
 
 
-def train(log_dir: Path, name: str, settings: str) -> Trained:
-    """Train, let the best checkpoint answer the test questions, and score the answers."""
-    words = f"with dvp_adaption_bert_vqa shapes log_dir={log_dir} exp_name={name} {settings}"
+def train(log_dir: Path, experiment: str, name: str, settings: str) -> Trained:
+    """Train, and let the best checkpoint answer the test questions."""
+    words = f"with {experiment} shapes log_dir={log_dir} exp_name={name} {settings}"
     seconds = command(words)
     (best,) = log_dir.glob(f"{name}_seed*/version_0/checkpoints/epoch*.ckpt")
     checkpoint = best.rename(best.with_name(f"{name}.ckpt"))
     command(f"{words} test_only=True load_path={checkpoint}")
-    answers = log_dir / f"vqa_submit_{name}.json"
+    (answers,) = log_dir.glob(f"*_{name}.json")
     with safe_open(checkpoint / "weights.safetensors", "pt") as weights:
         parameters = sum(torch.Size(weights.get_slice(key).get_shape()).numel() for key in weights.keys())  # noqa: SIM118
-    return Trained(_score(answers), parameters, seconds, answers)
+    return Trained(answers, parameters, seconds)
 
 
-def _score(answers: Path) -> float:
+def accuracy(answers: Path) -> float:
+    """VQA accuracy of answers to the test questions, which only this world's own files tell."""
     held_out = json.loads((RAW / TEST_ANNOTATIONS).read_text(encoding="utf-8"))["annotations"]
     questions = json.loads(QUESTIONS.read_text(encoding="utf-8"))["questions"]
     return vqa.score(json.loads(answers.read_text(encoding="utf-8")), held_out, questions)["overall"]
@@ -84,14 +85,14 @@ def main() -> None:
     """World, search, three trainings at K, their answers to the test questions, and a table."""
     shutil.rmtree(RESULT, ignore_errors=True)
     command("shapes")
-    found, seconds = search(RESULT)
+    found, seconds = search(RESULT, SEARCH, SEARCHING)
     layer = found["insert_layer"]
-    trained = {name: train(RESULT, name, f"insert_layer=auto {settings}") for name, settings in MODELS.items()}
+    trained = {name: train(RESULT, ADAPTION, name, f"insert_layer=auto {words}") for name, words in MODELS.items()}
     command(f"check_submission with predictions={trained['full'].answers} questions={QUESTIONS}")
     print(f"\nThe search found K = {layer} in {seconds:.0f} s. VQA accuracy on held-out scenes:\n")
     print(f"{'model':10}{'K':>3}{'accuracy':>10}{'trained parameters':>20}{'seconds':>9}   answers")
-    for name, (accuracy, parameters, took, answers) in trained.items():
-        print(f"{name:10}{layer:3}{accuracy:10.2f}{parameters:20,}{took:9.0f}   {answers}")
+    for name, (answers, parameters, took) in trained.items():
+        print(f"{name:10}{layer:3}{accuracy(answers):10.2f}{parameters:20,}{took:9.0f}   {answers}")
     print(f"\nRuns, checkpoints and logs lie in {RESULT}; the pictures and questions in {SHAPES['data_root']}.")
 
 

@@ -26,10 +26,15 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from dvp.scienceqa.text import ANSWER_STEM
+from dvp.scienceqa.tokens import load_tokens
 from dvp.shapes.corpus import Entry, entries
+from dvp.shapes.lessons import Lesson, look_up, reply, solve
+from dvp.shapes.world import scenes
 
 HIDDEN, LAYERS, HEADS = 64, 4, 4
 BATCH, RATE = 64, 2e-3
+LOOKING_UP = 1 / 5  # of LLaMA's updates
 IGNORE = -100  # a target that no loss counts
 
 
@@ -68,7 +73,7 @@ def pretrain_bert(folder: Path, steps: int, sample: int) -> tuple[PreTrainedMode
             "accuracy": (logits.argmax(1) == target).float().mean().detach(),
         }
 
-    line = _train("bert", nn.ModuleList([model, classifier, summary]), losses, corpus, steps)
+    line = _train("bert", nn.ModuleList([model, classifier, summary]), losses, _sampler(corpus), steps)
     return model.bert, line
 
 
@@ -97,7 +102,7 @@ def pretrain_t5(folder: Path, steps: int, sample: int) -> tuple[PreTrainedModel,
             "answer": each[half:].sum() / real[half:].sum(),
         }
 
-    return model, _train("t5", model, losses, entries(sample), steps)
+    return model, _train("t5", model, losses, _sampler(entries(sample)), steps)
 
 
 def _corrupt(ids: list[int], sentinel: int, rng: random.Random) -> tuple[list[int], list[int]]:
@@ -111,47 +116,79 @@ def _corrupt(ids: list[int], sentinel: int, rng: random.Random) -> tuple[list[in
 def pretrain_llama(folder: Path, steps: int, sample: int) -> tuple[PreTrainedModel, str]:
     """LLaMA after next tokens, and the losses reached. `folder` holds its tokenizer.
 
-    Its text is description, question and answer, each ended by </s>, so that </s> after a question asks for the answer.
+    First it learns to look up, then to reply and to solve problems of ScienceQA, and to name the question's words from
+    what a compressor would ask with: </s> in one, the mean of the prompt in the other.
     """
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    tokens = load_tokens(str(folder))
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=HIDDEN, intermediate_size=2 * HIDDEN, num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS, max_position_embeddings=128, bos_token_id=bos, eos_token_id=eos, pad_token_id=None,
+        vocab_size=len(AutoTokenizer.from_pretrained(folder)), hidden_size=HIDDEN, intermediate_size=2 * HIDDEN,
+        num_hidden_layers=LAYERS, num_attention_heads=HEADS, max_position_embeddings=256, bos_token_id=tokens.bos,
+        eos_token_id=tokens.eos, pad_token_id=None, initializer_range=0.1,
     )  # fmt: skip
-    model = LlamaForCausalLM(config)
+    model, summary = LlamaForCausalLM(config), nn.Linear(HIDDEN, config.vocab_size)
+    corpus, pictured, rng = entries(sample), scenes("pretrain", sample // 3), random.Random(0)
 
-    def losses(rows: list[Entry]) -> dict[str, Tensor]:
-        parts = [tokenizer([row[part] for row in rows])["input_ids"] for part in range(3)]  # each begins with <s>
-        texts = [[*told, eos, *asked, eos, *answer[1:], eos] for told, asked, answer in zip(*parts, strict=True)]
-        ids = _pad(texts, IGNORE)  # (B, T)
-        logits = model(input_ids=ids.clamp(min=0)).logits[:, :-1]  # padding comes last, so no real token sees it
+    def draw(step: int) -> list[Lesson]:
+        if step <= steps * LOOKING_UP:
+            return [look_up(tokens, rng) for _ in range(BATCH)]
+        looked_up = [look_up(tokens, rng, f". {ANSWER_STEM}") for _ in range(BATCH // 4)]
+        replies = [reply(tokens, entry) for entry in rng.sample(corpus, BATCH // 4)]
+        return [*looked_up, *replies, *(solve(tokens, scene, rng) for scene in rng.sample(pictured, BATCH // 2))]
+
+    def losses(rows: list[Lesson]) -> dict[str, Tensor]:
+        ids = _pad([row.ids for row in rows], IGNORE)  # (B, T)
+        found = model(input_ids=ids.clamp(min=0), output_hidden_states=True)  # padding comes last, so no token sees it
+        logits = found.logits[:, :-1]
         each = F.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none", ignore_index=IGNORE)  # (B, T - 1)
-        ends = torch.tensor([len(text) - 1 for text in texts])  # of the answers' </s>
-        lengths = torch.tensor([len(answer) for answer in parts[2]])
-        place = torch.arange(each.shape[1])
-        answering = (place < ends[:, None]) & (place >= (ends - lengths)[:, None])
-        return {"next token": each.sum() / (ids[:, 1:] != IGNORE).sum(), "answer": each[answering].mean()}
+        said = (ids[:, 1:] != IGNORE) & (torch.arange(1, ids.shape[1]) >= torch.tensor([[row.said] for row in rows]))
+        answering = torch.zeros_like(said)
+        asked = torch.zeros(ids.shape)
+        words = torch.zeros(len(rows), config.vocab_size)
+        for row, lesson in enumerate(rows):
+            answering[row, torch.tensor(lesson.answers) - 1] = True
+            asked[row, list(lesson.asked)] = 1 / max(1, len(lesson.asked))
+            words[row, list(lesson.question)] = 1
+        sums = summary(torch.einsum("lbtd,bt->lbd", torch.stack(found.hidden_states), asked))  # (L + 1, B, words)
+        sums = sums[:, words.any(1)]
+        named = F.binary_cross_entropy_with_logits(sums, words[words.any(1)].expand_as(sums), reduction="sum")
+        right = logits[answering].argmax(-1) == ids[:, 1:][answering]
+        return {
+            "next token": each[said].mean(),
+            "question words": named / max(1, sums.numel()) * 10,
+            "answer": each[answering].mean(),
+            "accuracy": right.float().mean().detach(),
+        }
 
-    line = _train("llama", model, losses, entries(sample), steps)
-    return model.model, line
+    return model, _train("llama", nn.ModuleList([model, summary]), losses, draw, steps)
 
 
 def _pad(rows: Sequence[list[int]], value: int) -> Tensor:
     return nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value)
 
 
+def _sampler(corpus: list[Entry]) -> Callable[[int], list[Entry]]:
+    rng = random.Random(0)
+    return lambda step: rng.sample(corpus, BATCH)
+
+
 def _train(
-    name: str, model: nn.Module, losses: Callable[[list[Entry]], dict[str, Tensor]], corpus: list[Entry], steps: int
+    name: str,
+    model: nn.Module,
+    losses: Callable[[list], dict[str, Tensor]],
+    draw: Callable[[int], list],
+    steps: int,
 ) -> str:
-    """Minimise the sum of the losses that carry a gradient; says what all of them averaged over the last 100 steps."""
+    """Minimise the sum of the losses that carry a gradient; says what all of them averaged over the last 100 steps.
+
+    draw: the rows of a step, counted from 1.
+    """
     optimizer = torch.optim.AdamW(model.parameters(), RATE, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, RATE, total_steps=steps, pct_start=0.1, cycle_momentum=False
     )
-    rng, start, history = random.Random(0), time.time(), []
+    start, history = time.time(), []
     for step in range(1, steps + 1):
-        found = losses(rng.sample(corpus, BATCH))
+        found = losses(draw(step))
         loss = sum(value for value in found.values() if value.requires_grad)
         optimizer.zero_grad()
         loss.backward()

@@ -20,7 +20,7 @@ from dvp.shapes.world import SIZE
 
 MODELS = Path(__file__).parent / "models"
 LANGUAGE = {"bert": pretrain_bert, "t5": pretrain_t5, "llama": pretrain_llama}
-STEPS = {"clip": 1000, "bert": 3000, "t5": 2000, "llama": 2000}
+STEPS = {"clip": 1000, "bert": 3000, "t5": 2000, "llama": 2400}
 SAMPLE = {"clip": 20000, "bert": 60000, "t5": 60000, "llama": 60000}  # pictures, texts
 
 

@@ -154,6 +154,3 @@ def _statements(picture: Picture, rng: random.Random) -> Iterator[str]:
 
 def _write(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content), encoding="utf-8")
-
-
-WRITERS = {"vqa": write_vqa, "gqa": write_gqa, "snli_ve": write_snli_ve}

@@ -1,6 +1,7 @@
 """The embedded world's ScienceQA: multiple choice about scenes in the official layout, half of it with a picture."""
 
 import io
+import itertools
 import json
 import random
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from dvp.shapes.world import COLORS, SHAPES, Scene, caption
 
 KINDS = ("color at", "shape at")
 POOLS: tuple[Sequence[str], ...] = (tuple(COLORS), tuple(SHAPES))
+ASKED = 4  # problems about each scene
 CHOICES = (2, 3, 4)
 LECTURES = {
     "color at": "A color is what light a shape gives back.",
@@ -24,18 +26,18 @@ SUBJECTS = {"color at": "natural science", "shape at": "language science"}
 
 
 def write_science_qa(root: Path, splits: dict[str, list[Picture]], rng: random.Random) -> None:
-    """ScienceQA: problems, splits, captions and images; of each scene one problem with its picture and one without."""
-    problems, captions, pids = {}, {}, {}
+    """ScienceQA: problems, splits, captions and images; every second problem about a scene has its picture."""
+    problems, captions, pids = {}, {}, {split: [] for split in splits}
     for split, pictures in splits.items():
-        pids[split] = [str(2 * picture.number + part) for picture in pictures for part in (0, 1)]
-        for picture in pictures:
-            seen, told = (str(2 * picture.number + part) for part in (0, 1))
-            problems[seen] = problem(picture.scene, True, rng) | {"split": split}
-            problems[told] = problem(picture.scene, False, rng) | {"split": split}
-            captions[seen] = "A picture of shapes."
-            place = root / "images" / split / seen / "image.png"
-            place.parent.mkdir(parents=True)
-            Image.open(io.BytesIO(picture.jpeg)).save(place)
+        for picture, part in itertools.product(pictures, range(ASKED)):
+            pid, has_image = str(ASKED * picture.number + part), part % 2 == 0
+            pids[split].append(pid)
+            problems[pid] = problem(picture.scene, has_image, rng) | {"split": split}
+            if has_image:
+                captions[pid] = "A picture of shapes."
+                place = root / "images" / split / pid / "image.png"
+                place.parent.mkdir(parents=True)
+                Image.open(io.BytesIO(picture.jpeg)).save(place, compress_level=1)
     for name, content in {"problems": problems, "pid_splits": pids, "captions": {"captions": captions}}.items():
         (root / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
 
@@ -51,6 +53,7 @@ def problem(scene: Scene, has_image: bool, rng: random.Random) -> dict[str, Any]
         "choices": choices,
         "answer": choices.index(question.answer),
         "hint": "" if has_image else caption(scene, rng),
+        "caption": "",
         "image": "image.png" if has_image else None,
         "task": "closed choice",
         "grade": f"grade{rng.randint(1, 12)}",

@@ -6,7 +6,7 @@
 import shutil
 from pathlib import Path
 
-from dvp.shapes.demo import search, train
+from dvp.shapes.demo import ADAPTION, SEARCH, SEARCHING, accuracy, search, train
 
 RESULT = Path("result/study")
 TRAIN = "use_adapter=True learning_rate=4e-3 max_epoch=3"
@@ -24,9 +24,10 @@ def settled(trace: list[dict]) -> int:
 def main() -> None:
     """Train once at every K, search with every seed in both ways."""
     shutil.rmtree(RESULT, ignore_errors=True)
-    reached = [train(RESULT, f"at_{layer}", f"insert_layer={layer} {TRAIN}").accuracy for layer in LAYERS]
+    trained = [train(RESULT, ADAPTION, f"at_{layer}", f"insert_layer={layer} {TRAIN}") for layer in LAYERS]
+    reached = [accuracy(training.answers) for training in trained]
     searches = {
-        (way, seed): search(RESULT / f"{way.split()[0]}_{seed}", f"{settings} seed={seed}")
+        (way, seed): search(RESULT / f"{way.split()[0]}_{seed}", SEARCH, f"{SEARCHING} {settings} seed={seed}")
         for way, settings in WAYS.items()
         for seed in SEEDS
     }

@@ -2,13 +2,17 @@
 
 import io
 import json
+import random
 from pathlib import Path
 from typing import Any
 
 import sentencepiece
 from tokenizers import BertWordPieceTokenizer
 
+from dvp.scienceqa.text import LETTERS, write_example
 from dvp.shapes.corpus import sentences
+from dvp.shapes.scienceqa import problem
+from dvp.shapes.world import scenes
 
 
 def write_tokenizer(family: str, folder: Path) -> None:
@@ -35,7 +39,14 @@ def _unigram(folder: Path) -> None:
 
 def _bpe(folder: Path) -> None:
     options = {"unk_id": 0, "bos_id": 1, "eos_id": 2, "pad_id": -1, "byte_fallback": True}
-    _sentencepiece(folder / "tokenizer.model", [], model_type="bpe", vocab_size=600, **options)
+    rng = random.Random(0)
+    examples = [write_example(problem(scene, rng.random() < 0.5, rng)) for scene in scenes("pretrain", 1000)]
+    lines = [line for prompt, target in examples for line in ("Image: N/A", *(prompt + target).splitlines())]
+    # A choice's letter is one piece with its brackets, so that what stands before a choice is one token away. The
+    # others begin lines, where no space goes before them; cut up, they would be half of a prompt.
+    whole = [*(f"▁({letter})" for letter in LETTERS), "Context", "Options", "Response"]
+    path = folder / "tokenizer.model"
+    _sentencepiece(path, lines, model_type="bpe", vocab_size=600, user_defined_symbols=whole, **options)
 
 
 def _sentencepiece(path: Path, extra: list[str], **options: Any) -> None:

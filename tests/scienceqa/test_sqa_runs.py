@@ -135,6 +135,20 @@ def test_answers_by_likelihood_are_always_one_of_the_choices(run, folders):
     assert json.loads((root / "sqa_last.about.json").read_text())["unparsed"] == 0
 
 
+def test_a_format_that_explains_first_is_validated_by_what_is_written(run, monkeypatch):
+    right = iter("ABBAABBAABBA")  # what is written, whatever was asked
+    monkeypatch.setattr(
+        ScienceQAModule,
+        "generate_texts",
+        lambda module, batch: [f"So it is. The answer is {next(right)}." for _ in batch["answer"]],
+    )
+    chosen, original = [], ScienceQAModule.read_choices
+    monkeypatch.setattr(ScienceQAModule, "read_choices", lambda *inputs: chosen.append(original(*inputs)) or chosen[-1])
+    run("adaption", max_epoch=1, prompt_format="QCM-EA")
+    choices = torch.cat(chosen).tolist()
+    assert choices == ["AB".index(letter) for letter in "ABBAABBAABBA"[: len(choices)]] and choices
+
+
 def test_as_published_unreadable_answers_are_drawn_alike_every_time(run, folders):
     root = run("adaption", max_epoch=1, as_published=True)
     drawn = []
@@ -202,6 +216,7 @@ def test_two_processes_search_alike_and_answer_every_problem_once(run, tmp_path)
         ({"image_size": 48}, "32 pixels"),
         ({"prompt_format": "QCM-XX"}, "QCM-ALE"),
         ({"answer_by": "guess"}, "likelihood"),
+        ({"prompt_format": "QCM-EA", "answer_by": "likelihood"}, "answer_by=generate"),
         ({"data_root": "nowhere"}, "nowhere"),
         ({"image_tokens": "cache"}, "live or zero"),
     ],

@@ -1,4 +1,4 @@
-"""All named experiments on the embedded world, by the command line, for a few steps; VQA's to the submission."""
+"""All named experiments on the embedded world, by the command line, for a few steps; VQA's and ScienceQA's to the answers."""
 
 import json
 from collections import Counter
@@ -7,7 +7,7 @@ import pytest
 
 import run
 from dvp import evaluation
-from dvp.config import EXPERIMENTS
+from dvp.config import EXPERIMENTS, SCIENCE_QA_EXPERIMENTS
 from dvp.shapes import build
 
 
@@ -22,7 +22,7 @@ def command(*words: object) -> None:
     run.ex.run_commandline(["run.py", "with", *map(str, words)])
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", EXPERIMENTS | SCIENCE_QA_EXPERIMENTS)
 def test_every_experiment_runs_on_the_embedded_world(name, world, tmp_path):
     settings = [name, "shapes", f"data_root={world}", f"log_dir={tmp_path}", "batch_size=8", "per_gpu_batchsize=8"]
     command(*settings, "insert_layer=1", "max_steps=2")
@@ -39,3 +39,10 @@ def test_every_experiment_runs_on_the_embedded_world(name, world, tmp_path):
         assert evaluation.check_submission(str(answers), str(questions))
         asked = Counter(entry["question_id"] for entry in json.loads(questions.read_text())["questions"])
         assert asked == Counter(row["question_id"] for row in json.loads(answers.read_text()))
+    elif "sqa" in name:
+        command(*settings, "insert_layer=1", "test_only=True", f"load_path={checkpoint}")
+        answers, problems = tmp_path / "sqa_last.json", world / "raw/scienceqa/problems.json"
+        answered = json.loads(answers.read_text())["results"]
+        assert len(answered) == len(json.loads((problems.parent / "pid_splits.json").read_text())["test"])
+        columns = evaluation.SCORERS["scienceqa"](str(answers), str(problems), "")
+        assert {"IMG", "TXT", "Avg"} <= columns.keys()
