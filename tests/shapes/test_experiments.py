@@ -1,4 +1,4 @@
-"""All named experiments on the embedded world, by the command line, for a few steps; VQA's and ScienceQA's to the answers."""
+"""All named experiments on the embedded world, by the command line, for a few steps; some to the test answers."""
 
 import json
 from collections import Counter
