@@ -12,6 +12,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -22,6 +23,8 @@ from transformers import ViltConfig, ViltForQuestionAnswering
 
 from benchmarks import step
 from benchmarks.step import ARMS, TEXT, TOLERANCE, build, make_step, plain_prompt, random_batch
+from dvp.backbones import State
+from dvp.backbones.bert import Bert
 from dvp.compressor import VisualTokenCompressor
 from dvp.model import DVP
 from dvp.optim import parameter_groups
@@ -71,9 +74,15 @@ def published(model: DVP, mode: str, batch: int) -> Callable[[], None]:
 
 
 def published_logits(model: DVP, rows: dict[str, Tensor], layer: int) -> Tensor:
-    """Logits (B, C), pictures encoded and all their tokens projected."""
-    with patch.object(VisualTokenCompressor, "forward", plain_prompt):
+    """Logits (B, C), pictures encoded, all their tokens projected, and all of BERT's last layer computed."""
+    plain = patch.object(VisualTokenCompressor, "forward", plain_prompt)
+    with plain, patch.object(Bert, "run_layer", whole_layer):
         return model(rows, layer)
+
+
+def whole_layer(backbone: Bert, index: int, state: State) -> State:
+    """The state after a layer, at every position."""
+    return replace(state, hidden=backbone.layers[index](state.hidden, state.mask))
 
 
 def require_same_logits(eager: DVP, ours: DVP) -> None:
@@ -110,7 +119,7 @@ def vilt(mode: str, batch: int) -> Callable[[], None]:
 
 
 def contestants(mode: str, batch: int) -> dict[str, Callable[[], None]]:
-    """Name -> step. One model serves ours and the published step; ViLT neither searches nor has adapters."""
+    """Name -> step. Ours and the published one have the same weights; ViLT neither searches nor has adapters."""
     torch.manual_seed(0)
     ours = build("bert", mode, CPU)
     eager = build("bert", mode, CPU)
