@@ -21,9 +21,9 @@ def main(_config):
 
     import pytorch_lightning as pl  # here, so that help and mistakes answer at once
 
-    from dvp.build import build, build_trainer, require_gpus
+    from dvp.build import build, build_trainer, prepare_devices
 
-    require_gpus(config["num_gpus"])
+    prepare_devices(config["num_gpus"])
     pl.seed_everything(config["seed"], workers=True)
     data, module = build(config)
     trainer = build_trainer(config, module.monitor)

@@ -5,19 +5,25 @@
 The published step is written here as its authors' code computes it, with our modules and the same weights: a picture is
 encoded at every use, every token is projected, attention is not fused, each of five drawn arms is a whole forward pass,
 targets are filled label by label, AdamW takes the weights one by one. Its logits are ours, which is checked first.
+Each contestant lives in a process of its own: ours is set up as run.py sets up its own, the others as torch comes.
 """
 
 import argparse
+import functools
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from unittest.mock import patch
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import ViltConfig, ViltForQuestionAnswering
 
@@ -26,6 +32,8 @@ from benchmarks.step import ARMS, TEXT, TOLERANCE, build, make_step, plain_promp
 from dvp.backbones import State
 from dvp.backbones.bert import Bert
 from dvp.compressor import VisualTokenCompressor
+from dvp.dropout import Dropout
+from dvp.memory import keep_freed_memory
 from dvp.model import DVP
 from dvp.optim import parameter_groups
 from dvp.search import KArmedBandit
@@ -36,8 +44,17 @@ LABELS = 3  # answers per question that have a score
 VILT_SIZE = 384  # pixels, its usual
 
 
-def published(model: DVP, mode: str, batch: int) -> Callable[[], None]:
-    """The function that does one whole step as the published code does."""
+def published(mode: str, batch: int) -> Callable[[], None]:
+    """The function that does one whole step as the published code does; raises ValueError where its logits differ."""
+    eager, own = build("bert", mode, CPU), build("bert", mode, CPU)
+    eager.load_state_dict(own.state_dict())
+    eager.backbone.model.set_attn_implementation("eager")
+    require_same_logits(eager, own)
+    return published_step(eager, mode, batch)
+
+
+def published_step(model: DVP, mode: str, batch: int) -> Callable[[], None]:
+    """One whole step of the published code with a model of ours."""
     task, layers = TASKS["vqa"], model.num_layers
     rows, half = (random_batch("bert", size, "live", CPU) for size in (batch, max(1, batch // 2)))
     groups = parameter_groups(model.named_parameters(), 1e-4, 0.01, 10)
@@ -74,9 +91,12 @@ def published(model: DVP, mode: str, batch: int) -> Callable[[], None]:
 
 
 def published_logits(model: DVP, rows: dict[str, Tensor], layer: int) -> Tensor:
-    """Logits (B, C), pictures encoded, all their tokens projected, and all of BERT's last layer computed."""
-    plain = patch.object(VisualTokenCompressor, "forward", plain_prompt)
-    with plain, patch.object(Bert, "run_layer", whole_layer):
+    """Logits (B, C): pictures encoded, all their tokens projected, all of BERT's last layer computed."""
+    with (
+        patch.object(VisualTokenCompressor, "forward", plain_prompt),
+        patch.object(Bert, "run_layer", whole_layer),
+        patch.object(Dropout, "forward", nn.Dropout.forward),
+    ):
         return model(rows, layer)
 
 
@@ -118,32 +138,49 @@ def vilt(mode: str, batch: int) -> Callable[[], None]:
     return {"infer": infer, "train": train}[mode]
 
 
-def contestants(mode: str, batch: int) -> dict[str, Callable[[], None]]:
-    """Name -> step. Ours and the published one have the same weights; ViLT neither searches nor has adapters."""
+def ours(image_tokens: str, mode: str, batch: int) -> Callable[[], None]:
+    """The function that does one whole step of ours."""
+    return make_step(build("bert", mode, CPU), mode, "bert", batch, image_tokens, CPU)
+
+
+CONTESTANTS: dict[str, Callable[[str, int], Callable[[], None]]] = {
+    "published": published,
+    "live": functools.partial(ours, "live"),
+    "cache": functools.partial(ours, "cache"),
+    "vilt": vilt,
+}
+OURS = ("live", "cache")
+VILT_MODES = ("train", "infer")  # it neither searches nor has adapters
+STEPS: dict[str, Callable[[], None]] = {}  # of the contestants that this process holds
+
+
+def prepare(name: str, mode: str, batch: int) -> None:
+    """Build a contestant in this process."""
+    if name in OURS:
+        keep_freed_memory()
     torch.manual_seed(0)
-    ours = build("bert", mode, CPU)
-    eager = build("bert", mode, CPU)
-    eager.load_state_dict(ours.state_dict())
-    eager.backbone.model.set_attn_implementation("eager")
-    require_same_logits(eager, ours)
-    steps = {
-        "published": published(eager, mode, batch),
-        "live": make_step(ours, mode, "bert", batch, "live", CPU),
-        "cache": make_step(ours, mode, "bert", batch, "cache", CPU),
-    }
-    return steps | ({"vilt": vilt(mode, batch)} if mode in ("train", "infer") else {})
+    STEPS[name] = CONTESTANTS[name](mode, batch)
 
 
-def in_turns(steps: dict[str, Callable[[], None]], repeats: int) -> dict[str, list[float]]:
-    """Wall-clock seconds of every step, each taken `repeats` times in turn after one round to warm up."""
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(1 + repeats):
-        for name, one_step in steps.items():
-            start = time.perf_counter()
-            one_step()
-            if turn:
-                times[name].append(time.perf_counter() - start)
-    return times
+def take_step(name: str) -> float:
+    """The seconds of one more step of a contestant that this process holds."""
+    start = time.perf_counter()
+    STEPS[name]()
+    return time.perf_counter() - start
+
+
+def in_turns(mode: str, batch: int, repeats: int) -> dict[str, list[float]]:
+    """Wall-clock seconds of every contestant's steps, taken in turn `repeats` times after one round to warm up."""
+    names = [name for name in CONTESTANTS if name != "vilt" or mode in VILT_MODES]
+    with ExitStack() as stack:
+        processes = {name: stack.enter_context(ProcessPoolExecutor(1, get_context("spawn"))) for name in names}
+        for name, process in processes.items():
+            with patch.dict(os.environ, {"THP_MEM_ALLOC_ENABLE": str(int(name in OURS))}):  # for what is started here
+                process.submit(prepare, name, mode, batch).result()
+        rounds = [
+            {n: process.submit(take_step, n).result() for n, process in processes.items()} for _ in range(repeats + 1)
+        ]
+    return {name: [taken[name] for taken in rounds[1:]] for name in names}
 
 
 def main() -> None:
@@ -157,7 +194,7 @@ def main() -> None:
     rows = []
     for batch in map(int, options.batch.split(",")):
         for mode in options.mode.split(","):
-            times = in_turns(contestants(mode, batch), options.repeats)
+            times = in_turns(mode, batch, options.repeats)
             row = {name: statistics.median(taken) for name, taken in times.items()}
             rows.append({"mode": mode, "batch": batch} | row)
             seconds = "  ".join(f"{name} {value:.2f} s" for name, value in row.items())

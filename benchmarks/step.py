@@ -26,6 +26,7 @@ from transformers import BertConfig, CLIPVisionConfig, CLIPVisionModel, LlamaCon
 from dvp.backbones import BACKBONES
 from dvp.checkpoint import trained_state
 from dvp.compressor import VisualTokenCompressor
+from dvp.memory import give_back_freed_memory, keep_freed_memory
 from dvp.model import DVP
 from dvp.optim import OPTIMIZERS, parameter_groups
 from dvp.search import KArmedBandit
@@ -187,6 +188,7 @@ def reset_peak(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     else:
+        give_back_freed_memory()
         Path("/proc/self/clear_refs").write_text("5")  # Linux: resets VmHWM
 
 
@@ -246,6 +248,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if options.device == "cpu":
+        keep_freed_memory()
     rows = []
     for batch in map(int, options.batch.split(",")):
         for mode in options.mode.split(","):

@@ -18,6 +18,7 @@ from dvp.checkpoint import TrainedOnly, read_checkpoint
 from dvp.data import QuestionData
 from dvp.errors import UserError
 from dvp.image_tokens import ImageTokens
+from dvp.memory import keep_freed_memory
 from dvp.model import DVP
 from dvp.module import DVPModule
 from dvp.published import load_published
@@ -34,8 +35,10 @@ logging.disable_progress_bar()  # of reading weights, which takes no time
 enable_progress_bars()  # of downloads
 
 
-def require_gpus(num_gpus: int) -> None:
-    """Raise UserError when the machine has fewer."""
+def prepare_devices(num_gpus: int) -> None:
+    """Set this process up for its devices, GPUs or the CPU; raises UserError when the machine has fewer GPUs."""
+    if not num_gpus:
+        keep_freed_memory()
     available = torch.cuda.device_count()
     if num_gpus > available:
         raise UserError(
@@ -187,7 +190,7 @@ def build_trainer(config: dict[str, Any], monitor: str) -> pl.Trainer:
 
 def encode_pictures(config: dict[str, Any]) -> None:
     """Fill the cache of image tokens of the configured data set, on one device."""
-    require_gpus(config["num_gpus"])
+    prepare_devices(config["num_gpus"])
     data = build_data(config | {"test_only": True, "image_tokens": "cache"})
     trainer = pl.Trainer(
         accelerator="gpu" if config["num_gpus"] else "cpu", devices=1, precision=_precision(config), logger=False

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 
 from dvp.adapters import Adapter, freeze, inject_adapters
-from dvp.backbones import LanguageBackbone, State
+from dvp.backbones import LanguageBackbone
 from dvp.compressor import VisualTokenCompressor
 
 
@@ -68,21 +68,24 @@ class DVP(nn.Module):
         return self.forward_arms(batch, [insert_layer])[insert_layer]
 
     def forward_arms(self, batch: dict[str, Tensor], insert_layers: Iterable[int]) -> dict[int, Tensor]:
-        """Logits (B, C) for each distinct insert layer; image and text-only trunk are computed once for all."""
-        image_tokens = self.vision(batch)  # (B, N, Dv)
-        trunk, done = self.backbone.embed(batch), 0
-        logits = {}
-        for layer in sorted(set(insert_layers)):
-            trunk, done = self._run(trunk, done, layer), layer
-            compressor = self.compressors[layer if len(self.compressors) > 1 else 0]
-            state = compressor.insert(self.backbone, trunk, image_tokens)
-            logits[layer] = self.head(self.backbone.read_out(self._run(state, layer, self.num_layers)).float())
-        return logits
+        """Logits (B, C) for each distinct insert layer.
 
-    def _run(self, state: State, start: int, stop: int) -> State:
-        for index in range(start, stop):
-            state = self.backbone.run_layer(index, state)
-        return state
+        Image and text-only trunk are computed once for all; what has branched off the trunk runs on as one large batch.
+        """
+        arms = sorted(set(insert_layers))
+        image_tokens = self.vision(batch)  # (B, N, Dv)
+        trunk, branches = self.backbone.embed(batch), None
+        for index in range(self.num_layers):
+            if index in arms:
+                compressor = self.compressors[index if len(self.compressors) > 1 else 0]
+                branch = compressor.insert(self.backbone, trunk, image_tokens)
+                branches = branches.joined(branch) if branches else branch  # (arms so far * B, 1 + T, D)
+            if index < arms[-1]:
+                trunk = self.backbone.run_layer(index, trunk)
+            if branches:
+                branches = self.backbone.run_layer(index, branches)
+        logits = self.head(self.backbone.read_out(branches).float())  # (arms * B, C)
+        return dict(zip(arms, logits.chunk(len(arms)), strict=True))
 
 
 def classifier(size: int, width: int, num_answers: int) -> nn.Sequential:

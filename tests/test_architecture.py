@@ -13,7 +13,10 @@ from dvp.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]
 SIDE_ROOMS = {"shapes", "prepare", "evaluation", "scienceqa", "report"}
-EXTRAS = {"published.py", "answers.py", "token_cache.py", "image_tokens.py", "pictures.py"}  # the method works without
+# The method works without these.
+EXTRAS = {
+    "published.py", "answers.py", "token_cache.py", "image_tokens.py", "pictures.py", "memory.py", "dropout.py"
+}  # fmt: skip
 
 # Room -> what it must not know. A room is a file or folder of dvp/; other names are packages.
 STEERING = {"dvp.config", "dvp.build", "dvp.commands", "sacred", "run"}

@@ -15,6 +15,7 @@ from dvp.build import build_data, build_module
 from dvp.checkpoint import trained_state
 from dvp.config import EXPERIMENTS
 from dvp.data.questions import Collate
+from dvp.dropout import Dropout
 from dvp.model import DVP
 from dvp.tasks import TASKS
 
@@ -22,14 +23,14 @@ FAMILIES = pytest.mark.parametrize("family", BACKBONES)
 
 
 @pytest.fixture
-def layer_runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The index of every layer that is run while scoring."""
-    runs: list[int] = []
+def layer_runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Index and rows of every run of a layer while scoring."""
+    runs: list[tuple[int, int]] = []
     for backbone in BACKBONES.values():
 
         def spy(self: nn.Module, index: int, state: Any, run_layer: Callable = backbone.run_layer) -> Any:
             if not self.training:
-                runs.append(index)
+                runs.append((index, len(state.hidden)))
             return run_layer(self, index, state)
 
         monkeypatch.setattr(backbone, "run_layer", spy)
@@ -59,15 +60,17 @@ def test_preferences_are_those_of_scoring_arm_by_arm(family: str, configure, mon
 
 
 @pytest.mark.parametrize("search_sample", [2, 9, "all"])
-def test_a_distinct_arm_is_scored_once_on_a_shared_trunk(search_sample, configure, layer_runs: list[int]) -> None:
+def test_a_distinct_arm_is_scored_once_on_a_shared_trunk(search_sample, configure, layer_runs: list) -> None:
     config = configure("dvp_search_bert_vqa", max_steps=1, search_sample=search_sample, batch_size=4)
     (update,) = fit(config).lightning_module.bandit.trace
     arms = sorted(set(update["arms"]))
     if search_sample == "all":
         assert update["arms"] == [0, 1, 2]
-    scored = []
-    for arm, before in zip(arms, [0, *arms], strict=False):
-        scored += [*range(before, arm), *range(arm, LAYERS)]  # the trunk goes on, the arm branches off
+    rows, scored = 2, []  # half of the batch
+    for layer in range(LAYERS):
+        branched = sum(arm <= layer for arm in arms)
+        scored += [(layer, rows)] * (layer < arms[-1])  # the trunk
+        scored += [(layer, branched * rows)] * (branched > 0)  # all that has branched off it, at once
     assert layer_runs[: len(scored)] == scored
 
 
@@ -118,6 +121,7 @@ def test_a_compiled_run_ends_as_any_other(
     deep = {"num_decoder_layers": 10} if family == "t5" else {"num_hidden_layers": 10}  # more than dynamo's own limit
     options = {"tokenizer": make_language_model(family, **deep), "per_gpu_batchsize": 3, "batch_size": 3}
     config = configure(f"dvp_search_{family}_vqa", max_steps=6, **options)
+    monkeypatch.setattr(Dropout, "forward", nn.Dropout.forward)  # compiled layers drop out other values
     plain = preferences(config)
     torch._dynamo.reset()
     counter, compile_ = CompileCounterWithBackend("eager"), nn.Module.compile

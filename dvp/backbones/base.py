@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedModel
 
+from dvp.dropout import replace_dropout
+
 
 @dataclass(frozen=True)
 class State:
@@ -24,6 +26,14 @@ class State:
     memory_mask: Tensor | None = None  # T5: attention mask over the memory
     fixed_query: Tensor | None = None  # T5: (B, 1, D), the same at every layer
     end: Tensor | None = None  # LLaMA: (B,) position of </s> in the text
+
+    def joined(self, other: "State") -> "State":
+        """One state of the rows of both, which must be equally long, so that a layer runs once for all of them."""
+        rows = {}
+        for name in ("hidden", "keep", "mask", "memory", "memory_mask", "fixed_query", "end"):
+            own = getattr(self, name)
+            rows[name] = None if own is None else torch.cat([own, getattr(other, name)])
+        return replace(self, **rows)
 
 
 class LanguageBackbone(nn.Module):
@@ -44,6 +54,7 @@ class LanguageBackbone(nn.Module):
 
     def __init__(self, model: PreTrainedModel, as_published: bool = False):
         super().__init__()
+        replace_dropout(model)
         self.model = model
         self.as_published = as_published
 

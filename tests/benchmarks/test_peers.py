@@ -2,6 +2,7 @@
 
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,13 +14,19 @@ from dvp.compressor import VisualTokenCompressor
 
 
 @pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The contestants in threads, where they see what the tests have changed."""
+    monkeypatch.setattr(peers, "ProcessPoolExecutor", lambda workers, context: ThreadPoolExecutor(workers))
+
+
+@pytest.fixture
 def tiny_vilt(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
     monkeypatch.setattr(peers, "VILT_SIZE", 64)
     monkeypatch.setattr(peers, "ViltConfig", lambda **options: ViltConfig(vocab_size=50, **sizes, **options))
 
 
-def test_every_mode_has_its_contestants(tiny, tiny_vilt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_mode_has_its_contestants(tiny, tiny_vilt, in_this_process, tmp_path: Path, monkeypatch) -> None:
     words = ["--batch", "2", "--repeats", "1", "--json", f"{tmp_path}/peers.json"]
     monkeypatch.setattr(sys, "argv", ["peers", *words])
     peers.main()
@@ -35,7 +42,7 @@ def test_every_mode_has_its_contestants(tiny, tiny_vilt, tmp_path: Path, monkeyp
 def test_a_published_step_trains_all_but_clip(tiny) -> None:
     model = peers.build("bert", "train", peers.CPU)
     before = {name: weight.clone() for name, weight in model.named_parameters()}
-    peers.published(model, "train", 2)()
+    peers.published_step(model, "train", 2)()
     moved = {name for name, weight in model.named_parameters() if not torch.equal(weight, before[name])}
     assert {name.split(".")[0] for name in moved} == {"backbone", "compressors", "head"}
 
@@ -44,4 +51,4 @@ def test_a_step_with_other_logits_is_refused(tiny, monkeypatch: pytest.MonkeyPat
     forward = VisualTokenCompressor.forward
     monkeypatch.setattr(VisualTokenCompressor, "forward", lambda *inputs: 2 * forward(*inputs))
     with pytest.raises(ValueError, match="logits differ"):
-        peers.contestants("train", 2)
+        peers.published("train", 2)
