@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig, CLIPVisionConfig, CLIPVisionModel, LlamaConfig, T5Config
 
 from dvp.backbones import BACKBONES
+from dvp.build import compile_parts
 from dvp.checkpoint import trained_state
 from dvp.compressor import VisualTokenCompressor
 from dvp.memory import give_back_freed_memory, keep_freed_memory
@@ -205,10 +206,20 @@ def trained_bytes(model: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in trained_state(model).values())
 
 
-def measure(language_model: str, mode: str, image_tokens: str, batch: int, device: torch.device, repeats: int) -> dict:
+def measure(
+    language_model: str,
+    mode: str,
+    image_tokens: str,
+    batch: int,
+    device: torch.device,
+    repeats: int,
+    compiled: bool = False,
+) -> dict:
     """One row of the table; raises ValueError where its logits are not the plain path's."""
     torch.manual_seed(0)
     model = build(language_model, mode, device)
+    if compiled:
+        compile_parts(model.backbone, model.vision, graphs=device.type == "cuda")
     difference, tolerance = (
         max_logit_difference(model, mode, language_model, image_tokens, device),
         TOLERANCE[device.type],
@@ -224,6 +235,7 @@ def measure(language_model: str, mode: str, image_tokens: str, batch: int, devic
         "mode": mode,
         "image_tokens": image_tokens,
         "batch": batch,
+        "compiled": compiled,
         "seconds_median": statistics.median(times),
         "seconds_min": min(times),
         "samples_per_second": batch / statistics.median(times),
@@ -245,6 +257,7 @@ def main() -> None:
     parser.add_argument("--image-tokens", default="live,cache")
     parser.add_argument("--batch", default="8", help="sizes, separated by commas")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--compile", action="store_true", help="as compile=True does it")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -254,8 +267,9 @@ def main() -> None:
     for batch in map(int, options.batch.split(",")):
         for mode in options.mode.split(","):
             for image_tokens in options.image_tokens.split(","):
+                device = torch.device(options.device)
                 row = measure(
-                    options.language_model, mode, image_tokens, batch, torch.device(options.device), options.repeats
+                    options.language_model, mode, image_tokens, batch, device, options.repeats, options.compile
                 )
                 rows.append(row)
                 print(

@@ -8,8 +8,9 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from huggingface_hub.utils import enable_progress_bars
-from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from torch import nn
 from transformers.utils import logging
 
 import clip
@@ -111,7 +112,7 @@ def build_module(config: dict[str, Any], data: QuestionData) -> DVPModule:
         dropout=config["drop_rate"],
     )
     if config["compile"]:
-        _compile(backbone)
+        compile_parts(backbone, vision, graphs=config["num_gpus"] > 0)
     task = TASKS[config["datasets"]]
     name = f"{config['datasets']}_submit_{Path(config['load_path']).stem}.json"
     module = DVPModule(
@@ -136,11 +137,17 @@ def build_module(config: dict[str, Any], data: QuestionData) -> DVPModule:
     return module
 
 
-def _compile(backbone: LanguageBackbone) -> None:
+def compile_parts(backbone: LanguageBackbone, vision: nn.Module, graphs: bool) -> None:
+    """Compile the language model's layers and the image encoder, the latter into CUDA graphs if `graphs`.
+
+    The layers get none: texts differ in length from batch to batch, pictures do not.
+    """
     # A graph per mode and per shape that a length of 1 sets apart: more than the default of 8.
     torch._dynamo.config.recompile_limit = 64
     for layer in backbone.layers:  # layer by layer: they share one graph, and any K and arm can use it
         layer.compile(fullgraph=True)
+    if isinstance(vision, FrozenVision):
+        vision.encoder.compile(fullgraph=True, mode="reduce-overhead" if graphs else None)
 
 
 def _load_vision(config: dict[str, Any]) -> FrozenVision:
@@ -165,6 +172,7 @@ def build_trainer(config: dict[str, Any], monitor: str) -> pl.Trainer:
         ModelCheckpoint(monitor=monitor, mode="max"),
         ModelCheckpoint(filename="last", enable_version_counter=False),  # save_last skips epochs that are not the best
         LearningRateMonitor(logging_interval="step"),
+        TQDMProgressBar(refresh_rate=10),  # it shows the loss, and so waits for the device: not in every step
     ]
     if config["image_tokens"] == "cache" or config["image_tokens"] == "auto" and not config["fast_dev_run"]:
         callbacks.append(_image_tokens(config))
@@ -196,7 +204,8 @@ def encode_pictures(config: dict[str, Any]) -> None:
         accelerator="gpu" if config["num_gpus"] else "cpu", devices=1, precision=_precision(config), logger=False
     )
     data.trainer = trainer
-    _image_tokens(config | {"image_tokens": "cache"}).fill(trainer, data, _load_vision(config))
+    splits = (*data.splits("fit"), *data.splits("test"))
+    _image_tokens(config | {"image_tokens": "cache"}).start(trainer, data, _load_vision(config), splits)
 
 
 def _image_tokens(config: dict[str, Any]) -> ImageTokens:

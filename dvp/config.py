@@ -40,7 +40,7 @@ def defaults():
     # Image
     clip_model = "ViT-B/16"  # ViT-B/16, ViT-B/32, ViT-L/14, an archive of OpenAI's, or a Hugging Face folder
     image_size = 224  # pixels
-    image_tokens = "auto"  # live: encoded every time; cache: once, kept with the data; auto: the faster; zero: blind
+    image_tokens = "auto"  # live: always; cache: once, before training; auto: once, meanwhile, if faster; zero: blind
     image_tokens_on = "host"  # host: fetched batch by batch; device: all held there (VQAv2 train and val: 37 GB)
 
     # Text
@@ -86,7 +86,7 @@ def defaults():
     )
     quantize = None  # 8bit or 4bit: a frozen language model through bitsandbytes, on a GPU
     gradient_checkpointing = False  # True: layers are computed again in the backward pass; less memory, more time
-    compile = False  # True: torch.compile the language model's layers
+    compile = False  # True: torch.compile the language model's layers and the image encoder
     num_workers = 8  # processes that load data, per device
     batch_size = 256  # rows per optimiser update, all devices and accumulation together
     per_gpu_batchsize = 0  # rows per device and pass; you choose what fits

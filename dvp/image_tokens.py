@@ -3,6 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -10,26 +11,29 @@ import torch
 from torch import Tensor, nn
 
 from dvp.data import QuestionData
-from dvp.token_cache import NoRoom, TokenCache
+from dvp.token_cache import NotNow, TokenCache
 
 STORED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # by Lightning's precision; else float32
 
 
 class ImageTokens(pl.Callback):
-    """Fills the cache before the first epoch, each distinct picture once, and lets the data module read from it.
+    """Lets the data module hand out image tokens of a cache, each distinct picture encoded once.
 
-    mode: cache, or auto, which stays live (and says so) where reading would not be faster or the disk has not room.
-    on_device: hold all tokens on the device, if they fit, instead of fetching them batch by batch.
+    mode: cache, which is filled before the first epoch; or auto, which grows it during the first epoch, as batches meet
+    new pictures, and stays live (and says so) where reading would not be faster, the disk has not room, or another run
+    is building it. on_device: hold all tokens on the device, if they fit, instead of fetching them batch by batch.
     """
 
     def __init__(self, mode: str, folder: Path, transform: str, on_device: bool = False):
         self.mode, self.folder, self.transform, self.on_device = mode, folder, transform, on_device
+        self.grown: TokenCache | None = None  # while batches add to it
+        self.growing = ExitStack()  # keeps other runs from building it meanwhile
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self.fill(trainer, trainer.datamodule, pl_module.model.vision)
+        self.start(trainer, trainer.datamodule, pl_module.model.vision, trainer.datamodule.splits(stage))
 
-    def fill(self, trainer: pl.Trainer, data: QuestionData, vision: nn.Module) -> None:
-        """Encode what the cache lacks on the trainer's devices, and let `data` read from it, unless auto stays live."""
+    def start(self, trainer: pl.Trainer, data: QuestionData, vision: nn.Module, splits: tuple[str, ...]) -> None:
+        """Let `data` read the tokens of these splits from the cache, or grow it, unless auto stays live."""
         device = trainer.strategy.root_device
         vision = vision.to(device)
 
@@ -44,15 +48,39 @@ class ImageTokens(pl.Callback):
         cache = TokenCache(self.folder, about, tuple(tokens.shape[1:]), dtype)
         if self.mode == "auto" and not self._worth_it(data, encode, tokens.to(dtype)):
             return
+        # Several ranks would each encode what they meet, and all tokens on the device have to be there: then all first.
+        grow = self.mode == "auto" and trainer.world_size == 1 and not self.on_device
         try:
-            data.use_cache(cache, encode)
-        except NoRoom as error:
+            if grow:
+                self.growing.enter_context(cache.building(wait=False))
+            (data.grow_cache if grow else data.use_cache)(cache, encode, splits)
+        except NotNow as error:
+            self.growing.close()
             if self.mode == "cache":
                 raise
             print(f"image_tokens=auto stays live: {error}")
             return
         if self.on_device:
             data.hold_on(device)
+        if grow:
+            self.grown = cache
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.grown and trainer.fit_loop.epoch_progress.current.processed:  # not the first epoch of all
+            trainer.datamodule.encode_the_rest()
+            self._stop_growing()
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._stop_growing()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._stop_growing()
+
+    def _stop_growing(self) -> None:
+        if self.grown:
+            self.grown.flush()
+        self.grown = None
+        self.growing.close()
 
     def _worth_it(self, data: QuestionData, encode: Callable[[Tensor], Tensor], tokens: Tensor) -> bool:
         live = _seconds(lambda: encode(data.sample_pixels())) / len(tokens)

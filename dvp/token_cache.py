@@ -14,7 +14,7 @@ import shutil
 import time
 import uuid
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,8 +28,8 @@ from dvp.files import remove, write_json, write_whole
 SHARD_BYTES = 1 << 29
 
 
-class NoRoom(UserError):
-    """The disk has not room for the tokens."""
+class NotNow(UserError):
+    """The cache cannot be built: the disk has not room for the tokens, or another run is building it."""
 
 
 def image_hash(data: bytes) -> str:
@@ -52,6 +52,7 @@ class TokenCache:
         self.shards: list[np.ndarray] = []  # (images, bytes of one)
         self.starts: list[int] = []  # first row of each shard
         self.opened: set[Path] = set()  # their files
+        self.held: list[str] = []  # images whose tokens lie in the last shard, which is not written yet
         if not (self.folder / "about.json").is_file():
             write_json(self.folder / "about.json", about)
 
@@ -62,6 +63,7 @@ class TokenCache:
 
     def open(self) -> list[Path]:
         """Map the whole shards that are not mapped yet; returns the files of truncated and altered ones."""
+        self.flush()
         damaged = []
         for listing in sorted(self.folder.glob("*.shard.json")):
             path = listing.with_name(listing.name.replace(".shard.json", ".tokens"))
@@ -74,23 +76,31 @@ class TokenCache:
             start = sum(map(len, self.shards))
             self.rows |= {image: start + row for row, image in enumerate(images)}
             self.starts.append(start)
-            self.shards.append(np.memmap(path, np.uint8, "r", shape=(len(images), self.image_bytes)))
-            self.opened.add(path)
+            self.shards.append(self._mapped(path))
         return damaged
 
-    def add(self, encoded: Iterable[tuple[list[str], Tensor]]) -> None:
-        """Write batches of (image hashes, tokens (B, N, Dv)) as shards."""
+    def add(self, images: Sequence[str], tokens: Tensor) -> None:
+        """Take in the tokens (B, N, Dv) of images that were not there. They are written when they fill a shard.
+
+        Until then they are read from memory; `flush` writes what there is.
+        """
         per_shard = max(1, SHARD_BYTES // self.image_bytes)
-        images: list[str] = []
-        tokens: list[Tensor] = []
-        for hashes, batch in encoded:
-            images += hashes
-            tokens.append(batch.to(self.dtype).cpu())
-            if len(images) >= per_shard:
-                self._write_shard(images, torch.cat(tokens))
-                images, tokens = [], []
-        if images:
-            self._write_shard(images, torch.cat(tokens))
+        data = tokens.to(self.dtype).cpu().contiguous().view(torch.uint8).numpy().reshape(len(images), -1)
+        for image, row in zip(images, data, strict=True):
+            if not self.held:
+                self.starts.append(sum(map(len, self.shards)))
+                self.shards.append(np.empty((per_shard, self.image_bytes), np.uint8))
+            self.shards[-1][len(self.held)] = row
+            self.rows[image] = self.starts[-1] + len(self.held)
+            self.held.append(image)
+            if len(self.held) == per_shard:
+                self.flush()
+
+    def flush(self) -> None:
+        """Write what is held as a shard, and read it from there."""
+        if self.held:
+            self.shards[-1] = self._mapped(self._write_shard(self.held, self.shards[-1][: len(self.held)]))
+            self.held = []
 
     def gather(self, rows: Tensor) -> Tensor:
         """The tokens (B, N, Dv) of the images in these rows, in one copy, pinned where a GPU will fetch them."""
@@ -115,15 +125,18 @@ class TokenCache:
         )
 
     @contextmanager
-    def building(self) -> Iterator[None]:
+    def building(self, wait: bool = True) -> Iterator[None]:
         """Keep other runs from building this cache at the same time; they wait and then find it built.
 
-        What is damaged, or left over from runs that broke while writing, is removed first, to be encoded anew.
+        Raises NotNow where another run is building it and `wait` is False. What is damaged, or left over from runs that
+        broke while writing, is removed first, to be encoded anew.
         """
         with open(self.folder / "lock", "w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
+                if not wait:
+                    raise NotNow(f"another run is building {self.folder}.") from None
                 print(f"Another run is building {self.folder}: waiting for it.", flush=True)
                 fcntl.flock(lock, fcntl.LOCK_EX)
             for path in self.open():
@@ -131,7 +144,10 @@ class TokenCache:
                 remove(path.with_suffix(".shard.json"))
             for path in set(self.folder.glob("*.tokens*")) - self.opened:
                 remove(path)
-            yield
+            try:
+                yield
+            finally:  # explicitly: processes that load data, forked meanwhile, have the file open too
+                fcntl.flock(lock, fcntl.LOCK_UN)
 
     def _whole(self, listing: Path, path: Path) -> list[str] | None:
         """The images of a shard, or None where it is damaged."""
@@ -143,9 +159,14 @@ class TokenCache:
             return None
         return about["images"] if zlib.crc32(np.memmap(path, np.uint8, "r")) == about["crc32"] else None
 
-    def _write_shard(self, images: Sequence[str], tokens: Tensor) -> None:
+    def _mapped(self, path: Path) -> np.ndarray:
+        self.opened.add(path)
+        return np.memmap(path, np.uint8, "r").reshape(-1, self.image_bytes)
+
+    def _write_shard(self, images: Sequence[str], data: np.ndarray) -> Path:
         name = f"{time.time_ns():x}-{uuid.uuid4().hex[:8]}"
-        data = tokens.contiguous().view(torch.uint8).numpy().reshape(-1)
-        write_whole(self.folder / f"{name}.tokens", lambda place: data.tofile(place))
+        path = self.folder / f"{name}.tokens"
+        write_whole(path, lambda place: data.tofile(place))
         # The listing comes last: a shard without one does not exist.
-        write_json(self.folder / f"{name}.shard.json", {"images": list(images), "crc32": zlib.crc32(data)})
+        write_json(path.with_suffix(".shard.json"), {"images": list(images), "crc32": zlib.crc32(data)})
+        return path

@@ -1,19 +1,25 @@
 """Image tokens in a run: from the cache they are those encoded live, each distinct picture encoded once."""
 
+import fcntl
+import json
 import os
 import shutil
+import subprocess
+import sys
 from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_world import SPLITS, fit, picture, rows_of, write_table
 from torch import Tensor
 
 from dvp import image_tokens
+from dvp.build import build_data, build_module, build_trainer
 from dvp.checkpoint import trained_state
 from dvp.data import datamodule
 from dvp.errors import UserError
@@ -110,13 +116,80 @@ def test_tokens_stay_on_the_host_where_they_do_not_fit(own, monkeypatch: pytest.
 # What is encoded
 
 
-def test_each_picture_is_encoded_once_and_a_second_run_reads_all(own, encoded: list[int], faster) -> None:
+@pytest.mark.parametrize("workers", [0, 1])
+def test_auto_encodes_each_picture_once_while_it_trains_and_ends_as_a_live_run(
+    workers: int, own, encoded: list[int], faster
+) -> None:
     faster("read")
-    fit(own(image_tokens="auto"))
+    live = trained(own(image_tokens="live", max_steps=None))
+    encoded.clear()
+    assert_equal(trained(own(image_tokens="auto", max_steps=None, num_workers=workers)), live)
+    assert encoded[0] == MEASURED and max(encoded[1:]) <= 4  # never more than a batch: nothing before the first epoch
     assert sum(encoded) == PICTURES + MEASURED
     encoded.clear()
     fit(own(image_tokens="cache"))
     assert sum(encoded) == MEASURED
+
+
+def test_auto_encodes_no_picture_that_a_short_run_does_not_meet(own, encoded: list[int], faster) -> None:
+    faster("read")
+    config = own("dvp_adaption_bert_vqa", image_tokens="auto", max_steps=1)
+    fit(config)
+    assert sum(encoded) < PICTURES + MEASURED
+    assert len(shards(config)) == 1  # what was met is kept
+    encoded.clear()
+    fit(own("dvp_adaption_bert_vqa", image_tokens="auto", max_steps=1))
+    assert sum(encoded) == MEASURED
+
+
+def test_what_no_batch_of_the_first_epoch_met_is_encoded_before_the_second(own, encoded: list[int], faster) -> None:
+    faster("read")
+    config = own("dvp_adaption_bert_vqa", image_tokens="auto", max_steps=None, max_epoch=2, val_check_interval=1.0)
+    limited = build_trainer(config, "vqa/rest_val/score")
+    limited.limit_train_batches = limited.limit_val_batches = 1
+    data = build_data(config)
+    limited.fit(build_module(config, data), datamodule=data)
+    assert sum(encoded) == PICTURES + MEASURED
+
+
+def test_a_run_that_breaks_keeps_what_it_has_encoded(own, encoded: list[int], faster) -> None:
+    faster("read")
+
+    class Break(pl.Callback):
+        def on_train_batch_end(self, *_) -> None:
+            raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        fit(own(image_tokens="auto"), Break())
+    assert len(shards(own())) == 1
+    fit(own(image_tokens="cache"))  # and locks nobody out
+    assert sum(encoded) == PICTURES + 2 * MEASURED
+
+
+@pytest.mark.parametrize("mode", ["auto", "cache"])
+def test_of_two_runs_at_once_one_builds_and_the_other_waits_or_stays_live(mode: str, own, encoded: list[int]) -> None:
+    config = own(image_tokens=mode)
+    fit(own())  # makes the cache's folder
+    for shard in shards(config):
+        shard.unlink()
+    (lock,) = Path(config["data_root"]).rglob("lock")
+    script = (
+        "import json, sys; from dvp import image_tokens; from tiny_world import fit\n"
+        "times = [2.0, 1.0]; image_tokens._seconds = lambda work: times.pop(0)\n"  # reading is the faster
+        "fit(json.loads(sys.argv[1]))"
+    )
+    words = [sys.executable, "-W", "ignore", "-c", script, json.dumps(config)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([".", "tests"])}
+    with open(lock, "w") as building:
+        fcntl.flock(building, fcntl.LOCK_EX)
+        other = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment)
+        said = next(line for line in other.stdout if "nother run is building" in line)
+        assert ("stays live" if mode == "auto" else "waiting for it") in said
+        if mode == "auto":
+            other.communicate(timeout=120)
+    other.communicate(timeout=120)
+    assert other.returncode == 0
+    assert len(shards(config)) == (0 if mode == "auto" else 1)
 
 
 def test_encode_leaves_nothing_to_a_run_or_its_test(own, encoded: list[int], command, tiny, capsys) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dvp.token_cache import TokenCache, image_hash
+from dvp.token_cache import NotNow, TokenCache, image_hash
 
 ABOUT = {"encoder": "some weights", "transform": "some transform"}
 
@@ -28,6 +28,11 @@ def some_tokens(count: int, start: int = 0) -> tuple[list[str], Tensor]:
     return [image_hash(bytes([start + i])) for i in range(count)], torch.randn(count, 5, 8)
 
 
+def fill(cache: TokenCache, encoded: tuple[list[str], Tensor]) -> None:
+    cache.add(*encoded)
+    cache.flush()
+
+
 def read(cache: TokenCache, hashes: list[str]) -> Tensor:
     return cache.gather(torch.tensor([cache.rows[hash_] for hash_ in hashes]))
 
@@ -35,7 +40,11 @@ def read(cache: TokenCache, hashes: list[str]) -> Tensor:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_read_equals_written_bit_for_bit_in_the_stored_dtype(tmp_path: Path, dtype: torch.dtype) -> None:
     hashes, tokens = some_tokens(7)
-    a_cache(tmp_path, dtype=dtype).add([(hashes[:4], tokens[:4]), (hashes[4:], tokens[4:])])
+    cache = a_cache(tmp_path, dtype=dtype)
+    for part in (slice(4), slice(4, None)):
+        cache.add(hashes[part], tokens[part])
+        assert torch.equal(read(cache, hashes[part]), tokens[part].to(dtype))  # at once, from memory
+    cache.flush()
     order = [6, 0, 3, 3]
     found = read(a_cache(tmp_path, dtype=dtype), [hashes[i] for i in order])
     assert torch.equal(found, tokens.to(dtype)[order])
@@ -45,9 +54,10 @@ def test_it_grows_over_shards_and_runs(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("dvp.token_cache.SHARD_BYTES", 3 * 5 * 8 * 4)  # three images each
     first, second = some_tokens(7), some_tokens(4, start=100)
     grown = a_cache(tmp_path)
-    grown.add([(first[0][i : i + 2], first[1][i : i + 2]) for i in range(0, 7, 2)])
+    for i in range(0, 7, 2):
+        grown.add(first[0][i : i + 2], first[1][i : i + 2])
     grown.open()
-    a_cache(tmp_path).add([second])
+    fill(a_cache(tmp_path), second)
     grown.open()
     hashes, tokens = first[0] + second[0], torch.cat([first[1], second[1]])
     for cache in (grown, a_cache(tmp_path)):
@@ -66,7 +76,7 @@ def test_it_grows_over_shards_and_runs(tmp_path: Path, monkeypatch: pytest.Monke
     ],
 )
 def test_a_stale_key_never_matches(tmp_path: Path, change: dict) -> None:
-    a_cache(tmp_path).add([some_tokens(3)])
+    fill(a_cache(tmp_path), some_tokens(3))
     assert a_cache(tmp_path).rows
     assert not a_cache(tmp_path, **change).rows
 
@@ -89,22 +99,22 @@ DAMAGE = {
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_shard_is_named_and_its_images_are_missing_again(tmp_path: Path, capsys, damage: str) -> None:
     kept, lost = some_tokens(2), some_tokens(3, start=50)
-    a_cache(tmp_path).add([kept])
+    fill(a_cache(tmp_path), kept)
     before = set(tmp_path.rglob("*.tokens"))
-    a_cache(tmp_path).add([lost])
+    fill(a_cache(tmp_path), lost)
     (shard,) = set(tmp_path.rglob("*.tokens")) - before
     DAMAGE[damage](shard, shard.with_suffix(".shard.json"))
     cache = TokenCache(tmp_path, ABOUT, (5, 8), torch.float32)
     with cache.building():
         assert str(shard) in capsys.readouterr().out
         assert set(cache.rows) == set(kept[0])
-        cache.add([lost])
+        fill(cache, lost)
     assert torch.equal(read(a_cache(tmp_path), kept[0] + lost[0]), torch.cat([kept[1], lost[1]]))
 
 
 def test_what_a_broken_run_left_is_removed_by_the_next_that_builds(tmp_path: Path) -> None:
     cache = a_cache(tmp_path)
-    cache.add([some_tokens(2)])
+    fill(cache, some_tokens(2))
     (whole,) = cache.folder.glob("*.tokens")
     for leftover in ("5-a.tokens", ".5-b.tokens.77.tmp"):
         (cache.folder / leftover).write_bytes(b"half")
@@ -140,5 +150,23 @@ def test_a_second_builder_waits_and_finds_it_built(tmp_path: Path) -> None:
     with cache.building():
         other = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
         assert "waiting" in other.stdout.readline()
-        cache.add([some_tokens(3)])
+        fill(cache, some_tokens(3))
     assert other.communicate(timeout=60)[0].strip() == "found 3"
+
+
+def test_who_does_not_wait_is_told_that_another_builds(tmp_path: Path) -> None:
+    first, second = a_cache(tmp_path), a_cache(tmp_path)
+    with first.building(), pytest.raises(NotNow, match="another run is building"), second.building(wait=False):
+        pass
+    with second.building(wait=False):
+        pass
+
+
+def test_what_is_not_flushed_is_not_there_for_others(tmp_path: Path) -> None:
+    cache, tokens = a_cache(tmp_path), some_tokens(3)
+    cache.add(*tokens)
+    assert not a_cache(tmp_path).rows
+    cache.flush()
+    cache.flush()
+    assert torch.equal(read(a_cache(tmp_path), tokens[0]), tokens[1])
+    assert len(list(tmp_path.rglob("*.tokens"))) == 1

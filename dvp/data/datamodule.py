@@ -6,7 +6,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from PIL import Image
@@ -15,11 +14,11 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler, S
 
 from dvp.data.arrow import open_table, read_answers, read_picture
 from dvp.data.lengths import LikeLengths
-from dvp.data.pictures import cache_rows, encode_pictures, missing_pictures, picture_hashes
+from dvp.data.pictures import CachedPictures, Place, encode_pictures, missing_pictures, picture_hashes
 from dvp.data.questions import Batches, Collate, Questions
 from dvp.errors import UserError
 from dvp.tasks import Task
-from dvp.token_cache import NoRoom, TokenCache
+from dvp.token_cache import NotNow, TokenCache
 
 HELD_AT_ONCE = 1024  # pictures copied to the device at a time
 
@@ -57,9 +56,8 @@ class QuestionData(pl.LightningDataModule):
         splits = dict.fromkeys((*task.train, *task.validate, *pick, *test))
         self.data_root = Path(data_root)
         self.tables = {split: open_table(data_root, task.files, split, task.columns) for split in splits}
-        self.cache: TokenCache | None = None
+        self.pictures: CachedPictures | None = None  # None: batches bring pixels
         self.held: Tensor | None = None  # the tokens of all pictures, on the device
-        self.picture_rows: dict[str, np.ndarray] = {}  # split -> row in the cache of every picture
         self.answers = read_answers(data_root, task)
         self.collate = Collate(tokenizer, task, len(self.answers), max_text_len, pad_to_max)
         for needed, labelled in ((task.train, True), (pick, False)):
@@ -69,58 +67,81 @@ class QuestionData(pl.LightningDataModule):
 
     def questions(self, splits: tuple[str, ...], labelled_only: bool = False) -> Questions:
         """The questions of these splits, in the order of the tables."""
-        rows = [self.picture_rows[split] for split in splits] if self.cache else None
-        return Questions([self.tables[split] for split in splits], self.task, self.transform, labelled_only, rows)
+        tables = [self.tables[split] for split in splits]
+        if self.pictures is None:
+            return Questions(tables, self.task, self.transform, labelled_only)
+        numbers = [self.pictures.numbers[split] for split in splits]
+        return Questions(tables, self.task, self.transform, labelled_only, numbers, self.pictures.known)
 
-    def use_cache(self, cache: TokenCache, encode: Callable[[Tensor], Tensor]) -> None:
-        """From now on hand out image tokens of `cache`, once the pictures that it lacks are encoded, by all ranks.
+    def splits(self, stage: str) -> tuple[str, ...]:
+        """The splits that a fit or a test reads."""
+        fit = (*self.task.train, *self.task.validate, *self.pick)
+        return tuple(dict.fromkeys(self.test if stage == "test" else fit))
 
-        encode: pixel values (B, 3, H, W) to image tokens (B, N, Dv). Raises NoRoom, on all ranks, for a full disk.
+    def use_cache(self, cache: TokenCache, encode: Callable[[Tensor], Tensor], splits: tuple[str, ...]) -> None:
+        """From now on hand out image tokens of `cache`, which lacks none once all ranks have encoded what is missing.
+
+        encode: pixel values (B, 3, H, W) to image tokens (B, N, Dv). Raises NotNow, on all ranks, for a full disk.
         """
         strategy = self.trainer.strategy
-        hashes = {split: self._picture_hashes(split, cache) for split in self.tables}
+        hashes = {split: self._picture_hashes(split, cache) for split in splits}
         with cache.building() if self._rank == 0 else nullcontext():
             strategy.barrier("another run may have built the cache")
             cache.open()
-            missing = missing_pictures(cache, [(self.tables[split], hashes[split]) for split in self.tables])
+            missing = self._missing(cache, hashes)
             # Rank 0 looks for all, before any of them writes: they might disagree, and wait for each other.
             if shortage := strategy.broadcast(cache.shortage(len(missing)) if self._rank == 0 else ""):
-                raise NoRoom(shortage)
-            encode_pictures(
-                cache,
-                dict(itertools.islice(missing.items(), self._rank, None, self._world_size)),
-                self.transform,
-                encode,
-                batch_size=self.batch_size,
-                num_workers=self.num_workers,
-                progress=self._rank == 0,
-            )
+                raise NotNow(shortage)
+            self._encode(cache, dict(itertools.islice(missing.items(), self._rank, None, self._world_size)), encode)
             strategy.barrier("all ranks have written their share")
         cache.open()
-        self.picture_rows = {split: cache_rows(cache, found) for split, found in hashes.items()}
-        self.cache = cache
+        self.pictures = CachedPictures(cache, hashes, encode)
+        self.pictures.require_all()
+
+    def grow_cache(self, cache: TokenCache, encode: Callable[[Tensor], Tensor], splits: tuple[str, ...]) -> None:
+        """From now on hand out image tokens of `cache`; a picture that it lacks is encoded when a batch first meets it.
+
+        For one rank, which is `cache.building()`. Raises NotNow for a full disk.
+        """
+        hashes = {split: self._picture_hashes(split, cache) for split in splits}
+        if shortage := cache.shortage(len(self._missing(cache, hashes))):
+            raise NotNow(shortage)
+        self.pictures = CachedPictures(cache, hashes, encode)
+
+    def encode_the_rest(self) -> None:
+        """Encode what no batch has met while the cache grew."""
+        pictures = self.pictures
+        hashes = {split: [pictures.hashes[n] for n in numbers] for split, numbers in pictures.numbers.items()}
+        self._encode(pictures.cache, self._missing(pictures.cache, hashes), pictures.encode)
+        pictures.look()
+
+    def _missing(self, cache: TokenCache, hashes: dict[str, list[str]]) -> dict[str, Place]:
+        return missing_pictures(cache, [(self.tables[split], found) for split, found in hashes.items()])
+
+    def _encode(self, cache: TokenCache, places: dict[str, Place], encode: Callable[[Tensor], Tensor]) -> None:
+        options = {"batch_size": self.batch_size, "num_workers": self.num_workers, "progress": self._rank == 0}
+        encode_pictures(cache, places, self.transform, encode, **options)
 
     def hold_on(self, device: torch.device) -> None:
         """Hold the tokens of all pictures of the run on the device from now on, if they leave it half of its memory."""
-        used, places = np.unique(np.concatenate(list(self.picture_rows.values())), return_inverse=True)
-        need, free = len(used) * self.cache.image_bytes, _free_bytes(device)
+        count, cache = len(self.pictures.hashes), self.pictures.cache
+        need, free = count * cache.image_bytes, _free_bytes(device)
         if need > free / 2:
             print(f"The image tokens stay on the host: they take {need / 1e9:.1f} of {free / 1e9:.1f} GB on {device}.")
             return
-        sizes = np.cumsum([len(rows) for rows in self.picture_rows.values()])[:-1]
-        self.picture_rows = dict(zip(self.picture_rows, np.split(places, sizes), strict=True))
-        self.held = torch.empty((len(used), *self.cache.shape), dtype=self.cache.dtype, device=device)
-        for part, rows in zip(self.held.split(HELD_AT_ONCE), torch.from_numpy(used).split(HELD_AT_ONCE), strict=True):
-            part.copy_(self.cache.gather(rows))
+        self.held = torch.empty((count, *cache.shape), dtype=cache.dtype, device=device)
+        for part, numbers in zip(self.held.split(HELD_AT_ONCE), torch.arange(count).split(HELD_AT_ONCE), strict=True):
+            part.copy_(cache.gather(self.pictures.rows(numbers)))
 
     def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
-        if self.cache and self.held is None:
-            batch["image_tokens"] = self.cache.gather(batch.pop("image_row"))  # (B, N, Dv)
+        if self.pictures and self.held is None:
+            new = batch.pop("met", None), batch.pop("pixel_values", None)
+            batch["image_tokens"] = self.pictures.tokens(batch.pop("picture"), *new)  # (B, N, Dv)
         return batch
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         if self.held is not None:
-            batch["image_tokens"] = self.held[batch.pop("image_row")]  # (B, N, Dv)
+            batch["image_tokens"] = self.held[batch.pop("picture")]  # (B, N, Dv)
         return batch
 
     def sample_pixels(self) -> Tensor:

@@ -1,5 +1,6 @@
 """The distinct pictures of the tables, for encoding each of them once."""
 
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -54,20 +55,61 @@ def encode_pictures(
     loader = DataLoader(_Pictures(list(places.values()), transform), batch_size, **options)
     batches = (hashes[start : start + batch_size] for start in range(0, len(hashes), batch_size))
     pixels = tqdm(loader, "image tokens", disable=not (progress and hashes))
-    cache.add((batch, encode(pixel_values)) for batch, pixel_values in zip(batches, pixels, strict=True))
+    for batch, pixel_values in zip(batches, pixels, strict=True):
+        cache.add(batch, encode(pixel_values))
+    cache.flush()
 
 
-def cache_rows(cache: TokenCache, hashes: list[str]) -> np.ndarray:
-    """The row in the cache of every picture of a table.
+class CachedPictures:
+    """The pictures of a run's tables by number, and their tokens.
 
-    Raises UserError for a picture that is not there: this rank does not see what the others have written.
+    numbers: split -> the number of every row's picture. known: (pictures,) bool, whether the cache has it; shared with
+    the processes that load data, which read only what it lacks. encode: pixel values (B, 3, H, W) to tokens.
     """
-    if not cache.rows.keys() >= set(hashes):
-        raise UserError(
-            f"{cache.folder} lacks pictures that were just encoded: where nodes share no disk, run `python run.py "
-            "encode` on each of them first."
-        )
-    return np.array([cache.rows[hash_] for hash_ in hashes], dtype=np.int64)
+
+    def __init__(self, cache: TokenCache, hashes: dict[str, list[str]], encode: Callable[[Tensor], Tensor]):
+        self.cache, self.encode = cache, encode
+        number = {hash_: place for place, hash_ in enumerate(dict.fromkeys(itertools.chain(*hashes.values())))}
+        self.hashes = list(number)
+        self.numbers = {split: np.array([number[hash_] for hash_ in found], int) for split, found in hashes.items()}
+        self.known = torch.empty(len(number), dtype=torch.bool).share_memory_()
+        self.look()
+
+    def look(self) -> None:
+        """See which pictures the cache has."""
+        self.known[:] = torch.tensor([hash_ in self.cache.rows for hash_ in self.hashes], dtype=torch.bool)
+
+    def require_all(self) -> None:
+        """Raise UserError for a picture that the cache has not: this rank does not see what the others have written."""
+        if not self.known.all():
+            raise UserError(
+                f"{self.cache.folder} lacks pictures that were just encoded: where nodes share no disk, run `python "
+                "run.py encode` on each of them first."
+            )
+
+    def rows(self, numbers: Tensor) -> Tensor:
+        """Their rows in the cache (B,)."""
+        return torch.tensor([self.cache.rows[self.hashes[number]] for number in numbers.tolist()], dtype=torch.long)
+
+    def tokens(self, numbers: Tensor, met: Tensor | None, pixel_values: Tensor | None) -> Tensor:
+        """The tokens (B, N, Dv) of the pictures `numbers`. `met` (M,) are those that come with pixels (M, 3, H, W).
+
+        What the cache still lacks of these is encoded and added.
+        """
+        if met is not None:
+            new = [place for place, number in _first_places(met) if not self.known[number]]
+            if new:
+                self.cache.add([self.hashes[number] for number in met[new].tolist()], self.encode(pixel_values[new]))
+                self.known[met[new]] = True
+        return self.cache.gather(self.rows(numbers))
+
+
+def _first_places(numbers: Tensor) -> list[tuple[int, int]]:
+    """Where each distinct number stands first, in order."""
+    first: dict[int, int] = {}
+    for place, number in enumerate(numbers.tolist()):
+        first.setdefault(number, place)
+    return [(place, number) for number, place in first.items()]
 
 
 class _Pictures(Dataset):

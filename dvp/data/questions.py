@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
@@ -18,9 +19,9 @@ from dvp.tasks import Task
 class Questions(Dataset):
     """The questions of one or more tables of a task, each with its image.
 
-    Rows are dicts: text, labels, scores, question_id where the table has one, and pixel_values (3, H, W), or, where
-    `picture_rows` tells the place of every table row's picture in a token cache, that place as image_row. Without a
-    transform they bring no picture.
+    Rows are dicts: text, labels, scores, question_id where the table has one, and pixel_values (3, H, W). Where
+    `numbers` tells the number of every table row's picture in a token cache, they bring that number as picture, and
+    pixel_values only of those not yet `known` there. Without a transform they bring no picture.
     """
 
     def __init__(
@@ -29,11 +30,13 @@ class Questions(Dataset):
         task: Task,
         transform: Callable[[Image.Image], Tensor] | None,
         labelled_only: bool,
-        picture_rows: list[np.ndarray] | None = None,
+        numbers: list[np.ndarray] | None = None,
+        known: Tensor | None = None,
     ):
         self.tables = [table for table in tables if len(table)]
         self.transform = transform
-        self.picture_rows = [rows for rows in picture_rows if len(rows)] if picture_rows else None
+        self.numbers = [rows for rows in numbers if len(rows)] if numbers else None
+        self.known = known
         self.texts = _flat(self.tables, "questions")
         self.ids = _flat(self.tables, "question_id") if "question_id" in tables[0].column_names else None
         rows = [question_index(table)[:, 0] for table in self.tables]
@@ -62,8 +65,10 @@ class Questions(Dataset):
         which, row = self.places[question].tolist()
         if self.transform is None:
             return sample
-        if self.picture_rows:
-            return sample | {"image_row": int(self.picture_rows[which][row])}
+        if self.numbers:
+            sample["picture"] = int(self.numbers[which][row])
+            if self.known[sample["picture"]]:
+                return sample
         return sample | {"pixel_values": read_picture(self.tables[which], row, self.transform)}
 
     def text_lengths(self) -> np.ndarray:
@@ -88,8 +93,9 @@ class Batches(Dataset):
 class Collate:
     """Turns rows into a batch: input_ids and attention_mask (B, T), targets, question_id, and the images.
 
-    Images are pixel_values (B, 3, H, W), or image_row (B,) into a token cache. T is that of the longest text, at most
-    max_text_len; with `pad_to_max`, always that.
+    Images are pixel_values (B, 3, H, W); or picture (B,), their numbers in a token cache, and, of those that it lacks,
+    the numbers met (M,) and pixel_values (M, 3, H, W). T is that of the longest text, at most max_text_len; with
+    `pad_to_max`, always that.
     """
 
     def __init__(self, tokenizer: Any, task: Task, num_answers: int, max_text_len: int, pad_to_max: bool = False):
@@ -100,7 +106,8 @@ class Collate:
         self.padding = "max_length" if pad_to_max else "longest"
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        columns = {key: [row[key] for row in rows] for key in rows[0]}
+        columns = {key: [row[key] for row in rows] for key in rows[0] if key != "pixel_values"}
+        pictured = [row for row in rows if "pixel_values" in row]
         text = self.tokenizer(
             columns["text"], padding=self.padding, truncation=True, max_length=self.max_text_len, return_tensors="pt"
         )
@@ -109,9 +116,12 @@ class Collate:
             "attention_mask": text["attention_mask"],  # (B, T)
             "targets": self.task.targets(columns["labels"], columns["scores"], self.num_answers),
         }
-        for image in ("pixel_values", "image_row"):
-            if image in columns:
-                batch[image] = default_collate(columns[image])  # (B, 3, H, W) or (B,)
+        if pictured:
+            batch["pixel_values"] = default_collate([row["pixel_values"] for row in pictured])
+        if "picture" in columns:
+            batch["picture"] = torch.tensor(columns["picture"])
+            if pictured:
+                batch["met"] = torch.tensor([row["picture"] for row in pictured])
         if "question_id" in columns:
             batch["question_id"] = columns["question_id"]
         return batch

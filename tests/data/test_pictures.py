@@ -10,7 +10,7 @@ from tiny_world import PIXELS, picture, rows_of, write_table
 
 import clip
 from dvp.data.arrow import open_table
-from dvp.data.pictures import cache_rows, encode_pictures, missing_pictures, picture_hashes
+from dvp.data.pictures import CachedPictures, encode_pictures, missing_pictures, picture_hashes
 from dvp.errors import UserError
 from dvp.token_cache import TokenCache, image_hash
 
@@ -56,12 +56,31 @@ def test_each_distinct_picture_is_encoded_once_and_found_from_every_row(table, c
         encode_pictures(cache, missing, lambda image: clip.preprocess(image, PIXELS), encode, **options)
         cache.open()
     assert len(seen) == 3
-    found = cache_rows(cache, hashes)
-    assert found[0] == found[3] and len(set(found)) == 3
-    tokens = cache.gather(torch.from_numpy(found))
+    pictures = CachedPictures(cache, {"train": hashes}, encode)
+    numbers = torch.from_numpy(pictures.numbers["train"])
+    assert numbers.tolist() == [0, 1, 2, 0]
+    tokens = pictures.tokens(numbers, None, None)
     torch.testing.assert_close(tokens[:3, 0], torch.stack(seen).mean((2, 3)), rtol=0, atol=0)
 
 
 def test_a_picture_that_another_node_encoded_elsewhere_is_asked_for(cache: TokenCache) -> None:
     with pytest.raises(UserError, match="run.py encode. on each of them"):
-        cache_rows(cache, ["unknown"])
+        CachedPictures(cache, {"train": ["unknown"]}, torch.sin).require_all()
+
+
+def test_a_picture_is_encoded_when_it_is_first_met(cache: TokenCache) -> None:
+    encoded = []
+
+    def encode(pixels: torch.Tensor) -> torch.Tensor:
+        encoded.extend(pixels.flatten().tolist())
+        return pixels.view(-1, 1, 1).expand(-1, 1, 3)
+
+    pictures = CachedPictures(cache, {"train": ["a", "b"], "dev": ["b", "c"]}, encode)
+    assert pictures.numbers["dev"].tolist() == [1, 2]
+    for met, now in (([1, 1], [1]), ([0, 1, 2], [0, 2]), ([2], [])):  # the loader had read 1 and 2 too early
+        pixels = torch.tensor(met, dtype=torch.float).view(-1, 1, 1, 1)
+        tokens = pictures.tokens(torch.tensor([1, *met]), torch.tensor(met), pixels)
+        assert tokens[:, 0, 0].tolist() == [1, *met]
+        assert encoded == now
+        encoded.clear()
+    assert pictures.known.all()
