@@ -11,7 +11,6 @@ Each contestant lives in a process of its own: ours is set up as run.py sets up 
 import argparse
 import functools
 import json
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -42,6 +41,7 @@ from dvp.tasks import TASKS
 CPU = torch.device("cpu")
 LABELS = 3  # answers per question that have a score
 VILT_SIZE = 384  # pixels, its usual
+WARM_UP = 3  # rounds; memory that is kept finds its place in the first few steps
 
 
 def published(mode: str, batch: int) -> Callable[[], None]:
@@ -170,17 +170,17 @@ def take_step(name: str) -> float:
 
 
 def in_turns(mode: str, batch: int, repeats: int) -> dict[str, list[float]]:
-    """Wall-clock seconds of every contestant's steps, taken in turn `repeats` times after one round to warm up."""
+    """Wall-clock seconds of every contestant's steps, taken in turn `repeats` times after `WARM_UP` rounds."""
     names = [name for name in CONTESTANTS if name != "vilt" or mode in VILT_MODES]
     with ExitStack() as stack:
         processes = {name: stack.enter_context(ProcessPoolExecutor(1, get_context("spawn"))) for name in names}
         for name, process in processes.items():
-            with patch.dict(os.environ, {"THP_MEM_ALLOC_ENABLE": str(int(name in OURS))}):  # for what is started here
-                process.submit(prepare, name, mode, batch).result()
+            process.submit(prepare, name, mode, batch).result()
         rounds = [
-            {n: process.submit(take_step, n).result() for n, process in processes.items()} for _ in range(repeats + 1)
+            {n: process.submit(take_step, n).result() for n, process in processes.items()}
+            for _ in range(WARM_UP + repeats)
         ]
-    return {name: [taken[name] for taken in rounds[1:]] for name in names}
+    return {name: [taken[name] for taken in rounds[WARM_UP:]] for name in names}
 
 
 def main() -> None:

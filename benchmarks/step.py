@@ -190,6 +190,7 @@ def reset_peak(device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats()
     else:
         give_back_freed_memory()
+        keep_freed_memory()
         Path("/proc/self/clear_refs").write_text("5")  # Linux: resets VmHWM
 
 

@@ -18,7 +18,7 @@ class Dropout(nn.Dropout):
             return super().forward(x)
         draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)  # all 64 bits
         draws = draws.view(torch.int16)[: x.numel()].view(x.shape)
-        keep = (draws >= dropped - LEVELS // 2).to(x.dtype)
+        keep = torch.ge(draws, dropped - LEVELS // 2, out=torch.empty(x.shape, dtype=x.dtype))
         return x * keep.mul_(LEVELS / (LEVELS - dropped))
 
 

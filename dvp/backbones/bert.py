@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import BertModel
 from transformers.masking_utils import create_bidirectional_mask
 
@@ -35,10 +36,21 @@ class Bert(LanguageBackbone):
         layer = self.layers[index]
         if index < len(self.layers) - 1:
             return replace(state, hidden=layer(state.hidden, state.mask))
-        # Of the last layer one position is read, so its feed-forward network, two thirds of the work, sees no other.
-        attended, *_ = layer.attention(state.hidden, state.mask)  # (B, T, D)
-        read = attended[:, state.offset : state.offset + 1]  # (B, 1, D)
-        return replace(state, hidden=layer.feed_forward_chunk(read), offset=0)
+        # Of the last layer one position is read, so of all others only keys and values are computed.
+        attention, position = layer.attention, slice(state.offset, state.offset + 1)
+        read = state.hidden[:, position]  # (B, 1, D)
+        query, key, value = (
+            project(hidden).unflatten(-1, (attention.self.num_attention_heads, -1)).transpose(1, 2)
+            for project, hidden in (
+                (attention.self.query, read),
+                (attention.self.key, state.hidden),
+                (attention.self.value, state.hidden),
+            )
+        )  # (B, heads, 1 or T, D / heads)
+        dropout = attention.self.dropout.p if self.training else 0.0
+        attended = F.scaled_dot_product_attention(query, key, value, state.mask[:, :, position], dropout)
+        attended = attention.output(attended.transpose(1, 2).flatten(2), read)  # (B, 1, D)
+        return replace(state, hidden=layer.feed_forward_chunk(attended), offset=0)
 
     def query(self, state: State) -> Tensor:
         return state.hidden[:, state.offset : state.offset + 1]  # (B, 1, D)
