@@ -6,6 +6,7 @@ The published step is written here as its authors' code computes it, with our mo
 encoded at every use, every token is projected, attention is not fused, each of five drawn arms is a whole forward pass,
 targets are filled label by label, AdamW takes the weights one by one. Its logits are ours, which is checked first.
 Each contestant lives in a process of its own: ours is set up as run.py sets up its own, the others as torch comes.
+It takes steps for 30 seconds to warm up, and in each of its turns for 5, at least one.
 """
 
 import argparse
@@ -41,7 +42,8 @@ from dvp.tasks import TASKS
 CPU = torch.device("cpu")
 LABELS = 3  # answers per question that have a score
 VILT_SIZE = 384  # pixels, its usual
-WARM_UP = 3  # rounds; memory that is kept finds its place in the first few steps
+WARM_UP = 30  # seconds of steps; memory that is kept finds its place in the first of them
+TURN = 5  # seconds of steps at least
 
 
 def published(mode: str, batch: int) -> Callable[[], None]:
@@ -162,25 +164,27 @@ def prepare(name: str, mode: str, batch: int) -> None:
     STEPS[name] = CONTESTANTS[name](mode, batch)
 
 
-def take_step(name: str) -> float:
-    """The seconds of one more step of a contestant that this process holds."""
-    start = time.perf_counter()
-    STEPS[name]()
-    return time.perf_counter() - start
+def take_turn(name: str, at_least: float) -> float:
+    """Seconds per step of a contestant that this process holds, which takes steps for `at_least` seconds."""
+    start, steps, passed = time.perf_counter(), 0, 0.0
+    while steps == 0 or passed < at_least:
+        STEPS[name]()
+        steps, passed = steps + 1, time.perf_counter() - start
+    return passed / steps
 
 
 def in_turns(mode: str, batch: int, repeats: int) -> dict[str, list[float]]:
-    """Wall-clock seconds of every contestant's steps, taken in turn `repeats` times after `WARM_UP` rounds."""
+    """Seconds per step of every contestant in each of its `repeats` turns."""
     names = [name for name in CONTESTANTS if name != "vilt" or mode in VILT_MODES]
     with ExitStack() as stack:
         processes = {name: stack.enter_context(ProcessPoolExecutor(1, get_context("spawn"))) for name in names}
         for name, process in processes.items():
             process.submit(prepare, name, mode, batch).result()
-        rounds = [
-            {n: process.submit(take_step, n).result() for n, process in processes.items()}
-            for _ in range(WARM_UP + repeats)
+            process.submit(take_turn, name, WARM_UP).result()
+        turns = [
+            {n: process.submit(take_turn, n, TURN).result() for n, process in processes.items()} for _ in range(repeats)
         ]
-    return {name: [taken[name] for taken in rounds[WARM_UP:]] for name in names}
+    return {name: [taken[name] for taken in turns] for name in names}
 
 
 def main() -> None:

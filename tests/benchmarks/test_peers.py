@@ -15,8 +15,10 @@ from dvp.compressor import VisualTokenCompressor
 
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The contestants in threads, where they see what the tests have changed."""
+    """The contestants in threads, where they see what the tests have changed; a step a turn."""
     monkeypatch.setattr(peers, "ProcessPoolExecutor", lambda workers, context: ThreadPoolExecutor(workers))
+    monkeypatch.setattr(peers, "WARM_UP", 0)
+    monkeypatch.setattr(peers, "TURN", 0)
 
 
 @pytest.fixture
