@@ -6,6 +6,7 @@ Legend: B batch, N image tokens, Dv their width, T text tokens, D hidden, K inse
 from collections import OrderedDict
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor, nn
 
 from dvp.adapters import Adapter, freeze, inject_adapters
@@ -70,21 +71,22 @@ class DVP(nn.Module):
     def forward_arms(self, batch: dict[str, Tensor], insert_layers: Iterable[int]) -> dict[int, Tensor]:
         """Logits (B, C) for each distinct insert layer.
 
-        Image and text-only trunk are computed once for all; what has branched off the trunk runs on as one large batch.
+        Image and text-only trunk are computed once for all. What branches off the trunk runs on beside it as one batch.
         """
         arms = sorted(set(insert_layers))
         image_tokens = self.vision(batch)  # (B, N, Dv)
-        trunk, branches = self.backbone.embed(batch), None
+        state = self.backbone.embed(batch)
+        rows = len(state.hidden)
+        if len(arms) > 1:  # a masked slot makes the trunk as long as its branches
+            state = self.backbone.prepend(state, torch.zeros_like(state.hidden[:, :1]), keep=False)
         for index in range(self.num_layers):
             if index in arms:
                 compressor = self.compressors[index if len(self.compressors) > 1 else 0]
-                branch = compressor.insert(self.backbone, trunk, image_tokens)
-                branches = branches.joined(branch) if branches else branch  # (arms so far * B, 1 + T, D)
-            if index < arms[-1]:
-                trunk = self.backbone.run_layer(index, trunk)
-            if branches:
-                branches = self.backbone.run_layer(index, branches)
-        logits = self.head(self.backbone.read_out(branches).float())  # (arms * B, C)
+                branch = compressor.insert(self.backbone, state.rows(slice(rows)), image_tokens)
+                others = state.rows(slice(rows if index == arms[-1] else 0, None))  # in the end without the trunk
+                state = others.joined(branch) if len(arms) > 1 else branch  # (trunk and arms so far * B, 1 + T, D)
+            state = self.backbone.run_layer(index, state)
+        logits = self.head(self.backbone.read_out(state).float())  # (arms * B, C)
         return dict(zip(arms, logits.chunk(len(arms)), strict=True))
 
 

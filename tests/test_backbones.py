@@ -87,6 +87,20 @@ def test_query_and_read_out_move_with_the_text(length: int, case: tuple) -> None
 
 
 @torch.no_grad()
+def test_a_masked_slot_in_front_changes_nothing_and_is_where_the_prompt_goes(case: tuple) -> None:
+    _, backbone, batch = case
+    state, prompt = backbone.embed(batch), torch.randn(len(TEXTS), 1, backbone.hidden_size)
+    slotted = backbone.prepend(state, torch.randn_like(prompt), keep=False)
+    assert slotted.offset == 1 and not slotted.keep[:, 0].any()
+    for layer in range(len(backbone.layers)):
+        plain, replaced = (run(backbone, backbone.prepend(s, prompt), layer) for s in (state, slotted))
+        torch.testing.assert_close(backbone.read_out(replaced), backbone.read_out(plain))
+        if layer < len(backbone.layers) - 1:  # the trunk goes no further
+            state, slotted = (backbone.run_layer(layer, s) for s in (state, slotted))
+            torch.testing.assert_close(slotted.hidden[:, 1:][state.keep], state.hidden[state.keep])
+
+
+@torch.no_grad()
 def test_the_prompt_reaches_the_read_out_from_every_layer(case: tuple) -> None:
     _, backbone, batch = case
     for layer in range(len(backbone.layers)):

@@ -66,11 +66,11 @@ def test_a_distinct_arm_is_scored_once_on_a_shared_trunk(search_sample, configur
     arms = sorted(set(update["arms"]))
     if search_sample == "all":
         assert update["arms"] == [0, 1, 2]
-    rows, scored = 2, []  # half of the batch
+    rows = 2  # half of the batch
+    scored = []
     for layer in range(LAYERS):
-        branched = sum(arm <= layer for arm in arms)
-        scored += [(layer, rows)] * (layer < arms[-1])  # the trunk
-        scored += [(layer, branched * rows)] * (branched > 0)  # all that has branched off it, at once
+        branched, trunk = sum(arm <= layer for arm in arms), layer < arms[-1]
+        scored.append((layer, (branched + trunk) * rows))  # all at once
     assert layer_runs[: len(scored)] == scored
 
 

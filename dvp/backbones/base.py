@@ -3,6 +3,7 @@
 Legend: B batch, T text tokens (with what is in front of them), S encoder tokens (T5), D hidden, P prompt tokens.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -27,13 +28,17 @@ class State:
     fixed_query: Tensor | None = None  # T5: (B, 1, D), the same at every layer
     end: Tensor | None = None  # LLaMA: (B,) position of </s> in the text
 
+    def rows(self, chosen: slice) -> "State":
+        """The state of some of the rows."""
+        return self._of_rows(lambda name: getattr(self, name)[chosen])
+
     def joined(self, other: "State") -> "State":
         """One state of the rows of both, which must be equally long, so that a layer runs once for all of them."""
-        rows = {}
-        for name in ("hidden", "keep", "mask", "memory", "memory_mask", "fixed_query", "end"):
-            own = getattr(self, name)
-            rows[name] = None if own is None else torch.cat([own, getattr(other, name)])
-        return replace(self, **rows)
+        return self._of_rows(lambda name: torch.cat([getattr(self, name), getattr(other, name)]))
+
+    def _of_rows(self, make: Callable[[str], Tensor]) -> "State":
+        names = ("hidden", "keep", "mask", "memory", "memory_mask", "fixed_query", "end")
+        return replace(self, **{name: make(name) for name in names if getattr(self, name) is not None})
 
 
 class LanguageBackbone(nn.Module):
@@ -97,9 +102,12 @@ class LanguageBackbone(nn.Module):
         """The hidden state (B, D) that is classified."""
         raise NotImplementedError
 
-    def prepend(self, state: State, prompt: Tensor) -> State:
-        """The state with `prompt` (B, P, D) in front, never masked; sequence, mask and offset grow by P."""
-        batch, length, _ = prompt.shape
-        hidden = torch.cat([prompt.to(state.hidden.dtype), state.hidden], dim=1)  # (B, P + T, D)
-        keep = torch.cat([state.keep.new_ones(batch, length), state.keep], dim=1)  # (B, P + T)
-        return self.attend(replace(state, hidden=hidden, keep=keep, offset=state.offset + length))
+    def prepend(self, state: State, prompt: Tensor, keep: bool = True) -> State:
+        """The state with `prompt` (B, P, D) in front of the text, in the place of an earlier one.
+
+        It is seen by all, or with keep=False by none: an empty slot.
+        """
+        before = state.keep.new_full(prompt.shape[:2], keep)  # (B, P)
+        hidden = torch.cat([prompt.to(state.hidden.dtype), state.hidden[:, state.offset :]], dim=1)  # (B, P + T, D)
+        mask = torch.cat([before, state.keep[:, state.offset :]], dim=1)  # (B, P + T)
+        return self.attend(replace(state, hidden=hidden, keep=mask, offset=prompt.shape[1]))
