@@ -4,9 +4,9 @@
 
 The published step is written here as its authors' code computes it, with our modules and the same weights: a picture is
 encoded at every use, every token is projected, attention is not fused, each of five drawn arms is a whole forward pass,
-targets are filled label by label, AdamW takes the weights one by one. Its logits are ours, which is checked first.
-Each contestant lives in a process of its own: ours is set up as run.py sets up its own, the others as torch comes.
-It takes steps for 30 seconds to warm up, and in each of its turns for 5, at least one.
+targets are filled label by label, AdamW takes the weights one by one, gradients are zeroed and not dropped. Its logits
+are ours, which is checked first. Each contestant lives in a process of its own: ours is set up as run.py sets up its
+own, the others as torch comes. It takes steps for 30 seconds to warm up, and in each of its turns for 5, at least one.
 """
 
 import argparse
@@ -79,7 +79,7 @@ def published_step(model: DVP, mode: str, batch: int) -> Callable[[], None]:
         model.train()
         task.loss(*answer(rows, layer)).backward()
         optimizer.step()
-        optimizer.zero_grad()
+        optimizer.zero_grad(set_to_none=False)  # as torch before 2.0 does it, of which the authors name 1.8.1
 
     def search() -> None:
         train(bandit.random_arm())
