@@ -8,7 +8,9 @@ row says how far its logits are from the plain path: images encoded, every token
 """
 
 import argparse
+import ctypes
 import json
+import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -27,7 +29,7 @@ from dvp.backbones import BACKBONES
 from dvp.build import compile_parts
 from dvp.checkpoint import trained_state
 from dvp.compressor import VisualTokenCompressor
-from dvp.memory import give_back_freed_memory, keep_freed_memory
+from dvp.memory import keep_freed_memory
 from dvp.model import DVP
 from dvp.optim import OPTIMIZERS, parameter_groups
 from dvp.search import KArmedBandit
@@ -189,7 +191,8 @@ def reset_peak(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     else:
-        give_back_freed_memory()
+        if platform.libc_ver()[0] == "glibc":
+            ctypes.CDLL(None).malloc_trim(0)  # hands what is kept back to the system, this once
         keep_freed_memory()
         Path("/proc/self/clear_refs").write_text("5")  # Linux: resets VmHWM
 

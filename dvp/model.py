@@ -6,7 +6,6 @@ Legend: B batch, N image tokens, Dv their width, T text tokens, D hidden, K inse
 from collections import OrderedDict
 from collections.abc import Iterable
 
-import torch
 from torch import Tensor, nn
 
 from dvp.adapters import Adapter, freeze, inject_adapters
@@ -78,7 +77,7 @@ class DVP(nn.Module):
         state = self.backbone.embed(batch)
         rows = len(state.hidden)
         if len(arms) > 1:  # a masked slot makes the trunk as long as its branches
-            state = self.backbone.prepend(state, torch.zeros_like(state.hidden[:, :1]), keep=False)
+            state = self.backbone.prepend(state, state.hidden.new_zeros(rows, 1, self.backbone.hidden_size), keep=False)
         for index in range(self.num_layers):
             if index in arms:
                 compressor = self.compressors[index if len(self.compressors) > 1 else 0]

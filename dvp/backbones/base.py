@@ -3,7 +3,6 @@
 Legend: B batch, T text tokens (with what is in front of them), S encoder tokens (T5), D hidden, P prompt tokens.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -30,15 +29,15 @@ class State:
 
     def rows(self, chosen: slice) -> "State":
         """The state of some of the rows."""
-        return self._of_rows(lambda name: getattr(self, name)[chosen])
+        return replace(self, **{name: part[chosen] for name, part in self._parts()})
 
     def joined(self, other: "State") -> "State":
         """One state of the rows of both, which must be equally long, so that a layer runs once for all of them."""
-        return self._of_rows(lambda name: torch.cat([getattr(self, name), getattr(other, name)]))
+        return replace(self, **{name: torch.cat([part, getattr(other, name)]) for name, part in self._parts()})
 
-    def _of_rows(self, make: Callable[[str], Tensor]) -> "State":
+    def _parts(self) -> list[tuple[str, Tensor]]:
         names = ("hidden", "keep", "mask", "memory", "memory_mask", "fixed_query", "end")
-        return replace(self, **{name: make(name) for name in names if getattr(self, name) is not None})
+        return [(name, getattr(self, name)) for name in names if getattr(self, name) is not None]
 
 
 class LanguageBackbone(nn.Module):
@@ -107,7 +106,6 @@ class LanguageBackbone(nn.Module):
 
         It is seen by all, or with keep=False by none: an empty slot.
         """
-        before = state.keep.new_full(prompt.shape[:2], keep)  # (B, P)
         hidden = torch.cat([prompt.to(state.hidden.dtype), state.hidden[:, state.offset :]], dim=1)  # (B, P + T, D)
-        mask = torch.cat([before, state.keep[:, state.offset :]], dim=1)  # (B, P + T)
+        mask = torch.cat([state.keep.new_full(prompt.shape[:2], keep), state.keep[:, state.offset :]], dim=1)
         return self.attend(replace(state, hidden=hidden, keep=mask, offset=prompt.shape[1]))

@@ -37,19 +37,12 @@ class Bert(LanguageBackbone):
         if index < len(self.layers) - 1:
             return replace(state, hidden=layer(state.hidden, state.mask))
         # Of the last layer one position is read, so of all others only keys and values are computed.
-        attention, position = layer.attention, slice(state.offset, state.offset + 1)
-        read = state.hidden[:, position]  # (B, 1, D)
-        query, key, value = (
-            project(hidden).unflatten(-1, (attention.self.num_attention_heads, -1)).transpose(1, 2)
-            for project, hidden in (
-                (attention.self.query, read),
-                (attention.self.key, state.hidden),
-                (attention.self.value, state.hidden),
-            )
-        )  # (B, heads, 1 or T, D / heads)
-        dropout = attention.self.dropout.p if self.training else 0.0
-        attended = F.scaled_dot_product_attention(query, key, value, state.mask[:, :, position], dropout)
-        attended = attention.output(attended.transpose(1, 2).flatten(2), read)  # (B, 1, D)
+        own, hidden, position = layer.attention.self, state.hidden, slice(state.offset, state.offset + 1)
+        inputs = ((own.query, hidden[:, position]), (own.key, hidden), (own.value, hidden))
+        # Query (B, heads, 1, D / heads), key and value (B, heads, T, D / heads)
+        q, k, v = (project(x).unflatten(-1, (own.num_attention_heads, -1)).transpose(1, 2) for project, x in inputs)
+        attended = F.scaled_dot_product_attention(q, k, v, state.mask[:, :, position], own.dropout.p * self.training)
+        attended = layer.attention.output(attended.transpose(1, 2).flatten(2), hidden[:, position])  # (B, 1, D)
         return replace(state, hidden=layer.feed_forward_chunk(attended), offset=0)
 
     def query(self, state: State) -> Tensor:
