@@ -17,7 +17,7 @@ from dvp.checkpoint import trained_state
 from dvp.errors import UserError
 
 ROOT = Path(__file__).parents[1]
-LARGE = {"hidden_size": 1024, "intermediate_size": 2048, "num_hidden_layers": 8, "num_attention_heads": 16}
+LARGE = {"hidden_size": 1024, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 16}
 MEASURE = """
 import sys, torch
 from pathlib import Path
