@@ -35,25 +35,17 @@ for _ in range(12):
 print(after - before, huge)
 """
 
-needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="what is kept is glibc's to decide")
 
-
-def last_step(*words: str) -> list[str]:
-    """Of the last of a dozen equal steps (the first few still find their places): the pages it has to ask the system
-    for, and whether its memory may lie in huge ones."""
+def last_step(*words: str) -> tuple[int, bool]:
+    """Pages that the last of a dozen equal steps asks the system for, and whether its memory may lie in huge ones."""
     run = [sys.executable, "-c", SCRIPT, *words]
-    return subprocess.run(run, env={"PYTHONPATH": "."}, capture_output=True, text=True, check=True).stdout.split()
+    ran = subprocess.run(run, env={"PYTHONPATH": "."}, capture_output=True, text=True, check=True)
+    faults, huge = ran.stdout.split()
+    return int(faults), huge == "True"
 
 
-@needs_glibc
-def test_a_step_finds_the_memory_of_the_last_one() -> None:
-    (kept, _), (plain, _) = last_step("keep"), last_step()
-    assert int(kept) < 100 and int(plain) > 1000
-
-
-@needs_glibc
-@pytest.mark.skipif(
-    not Path("/sys/kernel/mm/transparent_hugepage/enabled").exists(), reason="a system without huge pages"
-)
-def test_the_memory_of_a_step_may_lie_in_huge_pages() -> None:
-    assert (last_step("keep")[1], last_step()[1]) == ("True", "False")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="what is kept is glibc's to decide")
+def test_a_step_finds_the_memory_of_the_last_one_and_in_huge_pages_where_there_are_any() -> None:
+    (kept, huge), (asked, plain) = last_step("keep"), last_step()
+    assert kept < 100 and asked > 1000
+    assert (huge, plain) == (Path("/sys/kernel/mm/transparent_hugepage").exists(), False)
