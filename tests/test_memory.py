@@ -26,9 +26,9 @@ def in_huge_pages(block):
 if "keep" in sys.argv:
     keep_freed_memory()
 torch.set_num_threads(1)
-for _ in range(12):
+for _ in range(6):
     before = faults()
-    blocks = [torch.ones(2**24) for _ in range(2)]  # 64 MB each
+    blocks = [torch.ones(10**7) for _ in range(2)]  # 40 MB each
     huge = in_huge_pages(blocks[1])
     del blocks
     after = faults()
@@ -37,7 +37,7 @@ print(after - before, huge)
 
 
 def last_step(*words: str) -> tuple[int, bool]:
-    """Pages that the last of a dozen equal steps asks the system for, and whether its memory may lie in huge ones."""
+    """Pages that the last of six equal steps asks the system for, and whether its memory may lie in huge ones."""
     run = [sys.executable, "-c", SCRIPT, *words]
     ran = subprocess.run(run, env={"PYTHONPATH": "."}, capture_output=True, text=True, check=True)
     faults, huge = ran.stdout.split()
