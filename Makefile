@@ -24,7 +24,7 @@ demo-sqa: setup ## ScienceQA on embedded data: search K, train at K, answer the 
 	$(BIN)/python -m dvp.shapes.demo_sqa
 
 test: setup ## Run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 check: setup ## Lint
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -126,12 +126,8 @@ class DVPModule(pl.LightningModule):
                 self._write_search(folder / "search.json")
 
     def _write_search(self, path: Path) -> None:
-        summary = {"finished": True, "task": self.task_name, "ran_on": str(self.device)}
-        summary |= {
-            "world_size": self.trainer.world_size,
-            "torch": torch.__version__,
-            "as_published": self.as_published,
-        }
+        summary = {"finished": True, "task": self.task_name, "as_published": self.as_published}
+        summary |= {"ran_on": str(self.device), "world_size": self.trainer.world_size, "torch": torch.__version__}
         write_json(path, summary | self.bandit.summary() | {"config": self.config})
         print(f"\nKAB search: K = {self.bandit.best}   (insert_layer={self.bandit.best}; details in {path})")
 

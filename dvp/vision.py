@@ -24,7 +24,8 @@ class FrozenVision(nn.Module):
 
     def __init__(self, encoder: CLIPVisionModel):
         super().__init__()
-        self.encoder = encoder.eval().requires_grad_(False)
+        self.encoder = encoder.requires_grad_(False)
+        super().train(False)
 
     @property
     def width(self) -> int:
@@ -38,7 +39,7 @@ class FrozenVision(nn.Module):
 
     def train(self, mode: bool = True) -> "FrozenVision":
         """Stays in eval mode whatever `mode` says: the tokens of an image are always the same."""
-        return super().train(False)
+        return self
 
     @torch.no_grad()
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
