@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks import step
+from dvp.backbones import BACKBONES
 from dvp.compressor import VisualTokenCompressor
+from dvp.tasks import TASKS
 
 # GFLOP per sample of BERT-base with ViT-B/16 tokens at 224 px, 16 text tokens, 3129 answers
 BOUNDS = {
@@ -33,6 +36,22 @@ def test_an_adapter_checkpoint_is_small() -> None:
     whole, adapter = (step.build("bert", mode, torch.device("meta")) for mode in ("train", "train_adapter"))
     assert step.trained_bytes(adapter) < 60e6
     assert step.trained_bytes(whole) > 400e6
+
+
+@pytest.mark.parametrize("mode", ["search", "train_adapter"])
+@pytest.mark.parametrize("family", BACKBONES)
+def test_on_a_gpu_a_forward_pass_makes_nothing_on_the_cpu(family: str, mode: str) -> None:
+    # Fake tensors know their device, and need neither the device nor memory. They can't go backward without one.
+    gpu, task = torch.device("cuda"), TASKS["vqa"]
+    with FakeTensorMode(), step.autocast(gpu):
+        model = step.build(family, mode, gpu)
+        batch = step.random_batch(family, 2, "live", gpu)
+        for layers, training in (([5], True), ([0, 5, model.num_layers - 1], False)):
+            for logits in model.train(training).forward_arms(batch, layers).values():
+                assert task.loss(logits, batch["targets"]).device.type == "cuda"
+                assert task.score(logits, batch["targets"]).device.type == "cuda"
+        with pytest.raises(RuntimeError, match="cuda.*cpu"):
+            model(batch | {"pixel_values": batch["pixel_values"].cpu()}, 5)
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
