@@ -18,10 +18,10 @@ help: ## List the targets
 setup: .venv/ready ## Make .venv and install the tested versions
 
 demo: setup ## The whole method on embedded data: search K, train at K, with adapters, answer the test questions
-	$(BIN)/python -m dvp.shapes.demo
+	$(BIN)/python -m demos.vqa
 
 demo-sqa: setup ## ScienceQA on embedded data: search K, train at K, answer the test problems
-	$(BIN)/python -m dvp.shapes.demo_sqa
+	$(BIN)/python -m demos.scienceqa
 
 test: setup ## Run all tests
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal

@@ -32,8 +32,8 @@ from benchmarks.step import ARMS, TEXT, TOLERANCE, build, make_step, plain_promp
 from dvp.backbones import State
 from dvp.backbones.bert import Bert
 from dvp.compressor import VisualTokenCompressor
-from dvp.dropout import Dropout
-from dvp.memory import keep_freed_memory
+from dvp.cpu.dropout import Dropout
+from dvp.cpu.memory import keep_freed_memory
 from dvp.model import DVP
 from dvp.optim import parameter_groups
 from dvp.search import KArmedBandit

@@ -27,9 +27,9 @@ from transformers import BertConfig, CLIPVisionConfig, CLIPVisionModel, LlamaCon
 
 from dvp.backbones import BACKBONES
 from dvp.build import compile_parts
-from dvp.checkpoint import trained_state
+from dvp.checkpoints import trained_state
 from dvp.compressor import VisualTokenCompressor
-from dvp.memory import keep_freed_memory
+from dvp.cpu.memory import keep_freed_memory
 from dvp.model import DVP
 from dvp.optim import OPTIMIZERS, parameter_groups
 from dvp.search import KArmedBandit

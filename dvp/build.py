@@ -15,14 +15,14 @@ from transformers.utils import logging
 
 import clip
 from dvp.backbones import BACKBONES, LanguageBackbone, family_of, load_backbone
-from dvp.checkpoint import TrainedOnly, read_checkpoint
+from dvp.checkpoints import TrainedOnly, read_checkpoint
+from dvp.cpu.memory import keep_freed_memory
 from dvp.data import QuestionData
+from dvp.data.image_tokens import ImageTokens
 from dvp.errors import UserError
-from dvp.image_tokens import ImageTokens
-from dvp.memory import keep_freed_memory
 from dvp.model import DVP
 from dvp.module import DVPModule
-from dvp.published import load_published
+from dvp.published.classification import load_published
 from dvp.scienceqa.build import build_science_qa
 from dvp.search import latest_search
 from dvp.tasks import TASKS

@@ -10,6 +10,7 @@ Of two named configs the later wins, so `shapes` goes last; `key=value` beats bo
 import ast
 import difflib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from sacred import SETTINGS, Experiment
@@ -149,11 +150,13 @@ SCIENCE_QA_EXPERIMENTS = {
     "dvp_adaption_llama_sqa": (ADAPTION, LLAMA, SCIENCE_QA),
 }
 
+SHAPES_MODELS = Path(__file__).parent / "shapes" / "models"  # wherever a command is run
+
 # Any experiment on the embedded world: tiny pre-trained models, CPU, small batches. {language_model} is filled in.
 SHAPES = {
     "data_root": "./datasets/shapes",
-    "clip_model": "dvp/shapes/models/clip",
-    "tokenizer": "dvp/shapes/models/{language_model}",
+    "clip_model": f"{SHAPES_MODELS}/clip",
+    "tokenizer": f"{SHAPES_MODELS}/{{language_model}}",
     "image_size": 60,
     "num_heads": 4,
     "num_gpus": 0,

@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from dvp.checkpoint import fingerprint, load_trained, refuse_other, trained_state
+from dvp.checkpoints import fingerprint, load_trained, refuse_other, trained_state
+from dvp.evaluation.submission import gather, write_predictions
 from dvp.files import write_json
 from dvp.model import DVP
 from dvp.optim import OPTIMIZERS, build_schedule, parameter_groups
 from dvp.search import KArmedBandit
-from dvp.submission import gather, write_predictions
 from dvp.tasks import Task
 
 

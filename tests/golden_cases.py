@@ -17,7 +17,7 @@ import clip
 from dvp.backbones import BACKBONES
 from dvp.model import DVP
 from dvp.module import DVPModule
-from dvp.published import published_names, translate
+from dvp.published.classification import published_names, translate
 from dvp.tasks import TASKS
 from dvp.vision import FrozenVision
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dvp.backbones import BACKBONES
-from dvp.config import EXPERIMENTS, LANGUAGE_MODELS, RULES, SHAPES, TASK_NAMES, check, ex
+from dvp.config import EXPERIMENTS, LANGUAGE_MODELS, RULES, SHAPES, SHAPES_MODELS, TASK_NAMES, check, ex
 from dvp.errors import UserError
 from dvp.tasks import TASKS
 
@@ -49,7 +49,7 @@ def test_names_of_tasks_and_language_models_are_those_of_the_tables() -> None:
 def test_shapes_turns_any_experiment_into_a_small_one(name: str) -> None:
     config = check(resolve(name, "shapes"))
     family = name.split("_")[2]
-    assert config["tokenizer"] == f"dvp/shapes/models/{family}"
+    assert config["tokenizer"] == str(SHAPES_MODELS / family)
     assert {key: config[key] for key in SHAPES if key != "tokenizer"} == {
         key: value for key, value in SHAPES.items() if key != "tokenizer"
     }

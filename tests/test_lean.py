@@ -12,10 +12,10 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from dvp.backbones import BACKBONES
 from dvp.build import build_data, build_module
-from dvp.checkpoint import trained_state
+from dvp.checkpoints import trained_state
 from dvp.config import EXPERIMENTS
+from dvp.cpu.dropout import Dropout
 from dvp.data.questions import Collate
-from dvp.dropout import Dropout
 from dvp.model import DVP
 from dvp.tasks import TASKS
 

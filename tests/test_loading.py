@@ -13,7 +13,7 @@ from tiny_world import fit
 from transformers import LlamaModel
 
 from dvp.backbones import load_backbone
-from dvp.checkpoint import trained_state
+from dvp.checkpoints import trained_state
 from dvp.errors import UserError
 
 ROOT = Path(__file__).parents[1]

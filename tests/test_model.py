@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dvp.backbones import BACKBONES
-from dvp.checkpoint import trained_state
+from dvp.checkpoints import trained_state
 from dvp.model import DVP
 
 LAYERS = 3  # of the tiny models in conftest

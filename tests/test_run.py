@@ -15,7 +15,7 @@ import torch
 from tiny_world import SPLITS, fit, rows_of, write_table
 
 from dvp.build import build_data
-from dvp.checkpoint import read_checkpoint, trained_state
+from dvp.checkpoints import read_checkpoint, trained_state
 from dvp.config import EXPERIMENTS
 from dvp.tasks import TASKS
 

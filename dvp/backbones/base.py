@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedModel
 
-from dvp.dropout import replace_dropout
+from dvp.cpu.dropout import replace_dropout
 
 
 @dataclass(frozen=True)

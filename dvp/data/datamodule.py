@@ -16,9 +16,9 @@ from dvp.data.arrow import open_table, read_answers, read_picture
 from dvp.data.lengths import LikeLengths
 from dvp.data.pictures import CachedPictures, Place, encode_pictures, missing_pictures, picture_hashes
 from dvp.data.questions import Batches, Collate, Questions
+from dvp.data.token_cache import NotNow, TokenCache
 from dvp.errors import UserError
 from dvp.tasks import Task
-from dvp.token_cache import NotNow, TokenCache
 
 HELD_AT_ONCE = 1024  # pictures copied to the device at a time
 

@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from dvp.data.arrow import read_picture
+from dvp.data.token_cache import TokenCache, image_hash
 from dvp.errors import UserError
 from dvp.files import write_json
-from dvp.token_cache import TokenCache, image_hash
 
 Place = tuple[pa.Table, int]  # a picture's table and row
 

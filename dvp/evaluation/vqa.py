@@ -6,8 +6,8 @@ The rules are those of the official evaluation program (github.com/GT-Vision-Lab
 from collections import defaultdict
 from typing import Any
 
-from dvp.answers import normalise_answer
 from dvp.errors import UserError
+from dvp.evaluation.answers import normalise_answer
 from dvp.evaluation.inputs import check_ids, check_rows, read_json, read_rows
 
 PREDICTION = {"question_id": int, "answer": str}

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from dvp.answers import normalise_answer
 from dvp.errors import UserError
+from dvp.evaluation.answers import normalise_answer
 from dvp.prepare.questions import Images, Question, Targets, question_schema, write_questions
 from dvp.prepare.raw import check_new, field, read_object
 from dvp.prepare.tables import Options, Tables

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 import clip
-from dvp.checkpoint import load_trained, read_checkpoint
+from dvp.checkpoints import load_trained, read_checkpoint
 from dvp.errors import UserError
 from dvp.scienceqa.data import ScienceQAData
 from dvp.scienceqa.meta import load_llama, read_published

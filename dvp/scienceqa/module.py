@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dvp.checkpoint import fingerprint
+from dvp.checkpoints import fingerprint
 from dvp.evaluation.inputs import check_ids
 from dvp.evaluation.scienceqa import score, table
+from dvp.evaluation.submission import gather
 from dvp.files import write_json
 from dvp.module import DVPModule
 from dvp.optim import build_schedule
@@ -16,7 +17,6 @@ from dvp.scienceqa.generate import generate, letter_logits
 from dvp.scienceqa.model import ScienceQAModel
 from dvp.scienceqa.text import ANSWER_STEM, LETTERS, answers_first, read_answer
 from dvp.scienceqa.tokens import Tokens
-from dvp.submission import gather
 from dvp.tasks import TASKS
 
 STEP_SIZE = 10  # of the bandit, whose scores 100 * exp(-loss) lie close together

@@ -11,8 +11,8 @@ from tiny_world import PIXELS, picture, rows_of, write_table
 import clip
 from dvp.data.arrow import open_table
 from dvp.data.pictures import CachedPictures, encode_pictures, missing_pictures, picture_hashes
+from dvp.data.token_cache import TokenCache, image_hash
 from dvp.errors import UserError
-from dvp.token_cache import TokenCache, image_hash
 
 
 @pytest.fixture

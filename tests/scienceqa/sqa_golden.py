@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import clip
-from dvp.checkpoint import load_trained
+from dvp.checkpoints import load_trained
 from dvp.scienceqa.meta import from_meta_state, rename_published
 from dvp.scienceqa.model import ScienceQAModel
 from dvp.scienceqa.tokens import Layout, Row

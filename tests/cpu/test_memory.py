@@ -11,7 +11,7 @@ SCRIPT = """
 import re, resource, sys
 from pathlib import Path
 import torch
-from dvp.memory import keep_freed_memory
+from dvp.cpu.memory import keep_freed_memory
 
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt

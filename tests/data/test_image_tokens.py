@@ -18,10 +18,9 @@ from safetensors.torch import load_file, save_file
 from tiny_world import SPLITS, fit, picture, rows_of, write_table
 from torch import Tensor
 
-from dvp import image_tokens
 from dvp.build import build_data, build_module, build_trainer
-from dvp.checkpoint import trained_state
-from dvp.data import datamodule
+from dvp.checkpoints import trained_state
+from dvp.data import datamodule, image_tokens
 from dvp.errors import UserError
 from dvp.vision import FrozenVision
 
@@ -174,7 +173,7 @@ def test_of_two_runs_at_once_one_builds_and_the_other_waits_or_stays_live(mode: 
         shard.unlink()
     (lock,) = Path(config["data_root"]).rglob("lock")
     script = (
-        "import json, sys; from dvp import image_tokens; from tiny_world import fit\n"
+        "import json, sys; from dvp.data import image_tokens; from tiny_world import fit\n"
         "times = [2.0, 1.0]; image_tokens._seconds = lambda work: times.pop(0)\n"  # reading is the faster
         "fit(json.loads(sys.argv[1]))"
     )

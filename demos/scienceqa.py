@@ -1,13 +1,13 @@
 """`make demo-sqa`: ScienceQA on the embedded world, through the commands that a user types.
 
-    python -m dvp.shapes.demo_sqa
+    python -m demos.scienceqa
 """  # fmt: skip
 
 import json
 import shutil
 from pathlib import Path
 
-from dvp.shapes.demo import command, search, train
+from demos.vqa import command, search, train
 
 RESULT = Path("result/shapes_sqa")
 SEARCH, ADAPTION = "dvp_search_llama_sqa", "dvp_adaption_llama_sqa"

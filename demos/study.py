@@ -1,12 +1,12 @@
 """Does K matter on the embedded world, and is it found? Prints the tables of README.md.
 
-    python run.py shapes && python -m dvp.shapes.study
+    python run.py shapes && python -m demos.study
 """  # fmt: skip
 
 import shutil
 from pathlib import Path
 
-from dvp.shapes.demo import ADAPTION, SEARCH, SEARCHING, accuracy, search, train
+from demos.vqa import ADAPTION, SEARCH, SEARCHING, accuracy, search, train
 
 RESULT = Path("result/study")
 TRAIN = "use_adapter=True learning_rate=4e-3 max_epoch=3"

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dvp.token_cache import NotNow, TokenCache, image_hash
+from dvp.data.token_cache import NotNow, TokenCache, image_hash
 
 ABOUT = {"encoder": "some weights", "transform": "some transform"}
 
@@ -51,7 +51,7 @@ def test_read_equals_written_bit_for_bit_in_the_stored_dtype(tmp_path: Path, dty
 
 
 def test_it_grows_over_shards_and_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dvp.token_cache.SHARD_BYTES", 3 * 5 * 8 * 4)  # three images each
+    monkeypatch.setattr("dvp.data.token_cache.SHARD_BYTES", 3 * 5 * 8 * 4)  # three images each
     first, second = some_tokens(7), some_tokens(4, start=100)
     grown = a_cache(tmp_path)
     for i in range(0, 7, 2):
@@ -142,7 +142,7 @@ def test_the_size_is_printed_and_compared_with_the_disk(tmp_path: Path, monkeypa
 
 def test_a_second_builder_waits_and_finds_it_built(tmp_path: Path) -> None:
     script = (
-        "import sys; from tests.test_token_cache import a_cache\n"
+        "import sys; from tests.data.test_token_cache import a_cache\n"
         "cache = a_cache(sys.argv[1])\n"
         "with cache.building(): print('found', len(cache.rows), flush=True)"
     )

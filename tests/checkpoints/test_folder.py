@@ -15,7 +15,7 @@ from tiny_world import fit
 
 from dvp.backbones import BACKBONES
 from dvp.build import build_data, build_module
-from dvp.checkpoint import TrainedOnly, read_checkpoint, trained_state
+from dvp.checkpoints import TrainedOnly, read_checkpoint, trained_state
 from dvp.errors import UserError
 
 RUNS = ["dvp_search_bert_vqa", "dvp_search_bert_gqa", "dvp_adaption_t5_snli_ve", "dvp_adaption_llama_vqa"]

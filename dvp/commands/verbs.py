@@ -1,31 +1,6 @@
-"""The verbs beside search, train and test: `python run.py <verb> with ...`. And what happens before any of them."""
+"""The verbs of a few lines: `python run.py <verb> with ...`. One of more than ten lines has a file of its own here."""
 
-import os
-from logging import Logger
-from pathlib import Path
-from typing import Any
-
-from sacred.observers import FileStorageObserver
-
-from dvp.config import SHAPES, check, check_command_line, ex, one_task
-from dvp.files import require_writable
-
-
-@ex.option_hook
-def before_all(options: dict[str, Any]) -> None:
-    """Refuse mistyped words before anything is loaded; let rank 0, and no other, write the run down."""
-    updates = check_command_line(options["COMMAND"], options["UPDATE"] or [])
-    if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":
-        ex.observers[:] = [FileStorageObserver(os.path.join(updates.get("log_dir", "./result"), "sacred"))]
-
-
-@ex.config_hook
-def before_a_run(config: dict[str, Any], command_name: str, logger: Logger) -> dict[str, Any]:
-    """Refuse wrong values before the run is written down."""
-    if command_name == "main":
-        check(config)
-        require_writable(Path(config["log_dir"]))
-    return {}
+from dvp.config import SHAPES, check, ex, one_task
 
 
 @ex.command(unobserved=True)

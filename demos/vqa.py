@@ -1,24 +1,21 @@
 """`make demo`: the whole method on the embedded world, through the commands that a user types.
 
-    python -m dvp.shapes.demo
+    python -m demos.vqa
 """  # fmt: skip
 
 import json
 import shutil
 import time
-import warnings
 from pathlib import Path
 from typing import NamedTuple
 
-warnings.filterwarnings("ignore", "pkg_resources is deprecated")  # Sacred imports it
+import torch
+from safetensors import safe_open
 
-import torch  # noqa: E402
-from safetensors import safe_open  # noqa: E402
-
-import run  # noqa: E402
-from dvp.config import SHAPES  # noqa: E402
-from dvp.evaluation import vqa  # noqa: E402
-from dvp.shapes.raw import TEST_ANNOTATIONS  # noqa: E402
+import run
+from dvp.config import SHAPES
+from dvp.evaluation import vqa
+from dvp.shapes.raw import TEST_ANNOTATIONS
 
 RESULT = Path("result/shapes")
 RAW = Path(SHAPES["data_root"]) / "raw" / "vqa"

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from dvp.backbones import BACKBONES, load_backbone
-from dvp.dropout import Dropout, replace_dropout
+from dvp.cpu.dropout import Dropout, replace_dropout
 
 
 @pytest.mark.parametrize("p", [0.1, 0.25, 0.9])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dvp.errors import UserError
-from dvp.submission import gather, write_predictions
+from dvp.evaluation.submission import gather, write_predictions
 
 ROWS = [{"question_id": 7, "answer": "yes"}, {"question_id": 3, "answer": "two"}]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dvp.answers import CONTRACTIONS, normalise_answer
+from dvp.evaluation.answers import CONTRACTIONS, normalise_answer
 
 
 @pytest.mark.skipif("DVP_OFFICIAL" not in os.environ, reason="DVP_OFFICIAL names no official results")

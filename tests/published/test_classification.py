@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dvp.build import build_data, build_module
-from dvp.checkpoint import TrainedOnly
+from dvp.checkpoints import TrainedOnly
 from dvp.errors import UserError
 from dvp.module import DVPModule
-from dvp.published import load_published
+from dvp.published.classification import load_published
 
 FORWARD = cases("forward")
 # one case of each backbone, with adapters and without

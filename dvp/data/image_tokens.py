@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dvp.data import QuestionData
-from dvp.token_cache import NotNow, TokenCache
+from dvp.data.token_cache import NotNow, TokenCache
 
 STORED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # by Lightning's precision; else float32
 

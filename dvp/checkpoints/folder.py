@@ -6,23 +6,19 @@ training.safetensors    optimiser moments and other tensors of Lightning's state
 training.json           the rest of Lightning's state: loops, schedules, callbacks, the search
 """
 
-import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from dvp.errors import UserError
 from dvp.files import remove, write_whole
-
-SAMPLED = 4096  # values per tensor that go into the fingerprint
 
 
 class TrainedOnly(CheckpointIO):
@@ -79,56 +75,6 @@ def _refusing_damage(folder: Path) -> Iterator[None]:
         yield
     except (SafetensorError, OSError, ValueError) as error:  # of JSON too
         raise UserError(f"The checkpoint {folder} is damaged ({error}): take another one.") from error
-
-
-def trained_state(module: nn.Module) -> dict[str, Tensor]:
-    """The trainable parameters of a module by name."""
-    return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
-
-
-def load_trained(module: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Put the weights into the module's trainable parameters; refuses any missing, left-over or misshapen name."""
-    own = trained_state(module)
-    wrong = [f"{name} is missing" for name in own.keys() - weights.keys()]
-    wrong += [f"{name} is not in this model" for name in weights.keys() - own.keys()]
-    wrong += [
-        f"{name} has shape {tuple(weights[name].shape)}, not {tuple(own[name].shape)}"
-        for name in own.keys() & weights.keys()
-        if own[name].shape != weights[name].shape
-    ]
-    if wrong:
-        raise UserError("The checkpoint does not fit this model: " + "; ".join(sorted(wrong)[:8]) + ".")
-    with torch.no_grad():
-        for name, parameter in own.items():
-            parameter.copy_(weights[name])
-
-
-def refuse_other(described: dict[str, Any], expected: dict[str, Any]) -> None:
-    """Raise UserError with what differs between a checkpoint's description and the run that wants to load it."""
-    differing = [
-        f"{key} is {_short(described.get(key))} there and {_short(value)} here"
-        for key, value in expected.items()
-        if described.get(key) != value
-    ]
-    if differing:
-        raise UserError("The checkpoint belongs to another run: " + "; ".join(differing) + ".")
-
-
-def fingerprint(module: nn.Module) -> str:
-    """A hash of all frozen parameters: names, shapes and an even sample of the values of each."""
-    digest = hashlib.sha256()
-    for name, parameter in sorted(module.named_parameters()):
-        if not parameter.requires_grad:
-            values = parameter.detach().flatten()
-            sample = values[:: max(1, len(values) // SAMPLED)].float().cpu()
-            digest.update(f"{name} {tuple(parameter.shape)}".encode())
-            digest.update(sample.numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:40]}... ({len(value)})"
 
 
 def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:

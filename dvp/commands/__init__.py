@@ -1,0 +1,11 @@
+"""The command line: search, train, test (main.py) and the other verbs, all of one Sacred experiment."""
+
+from dvp.commands import hooks, main, verbs
+from dvp.config import ex
+
+__all__ = ["ex", "hooks", "main", "start", "verbs"]
+
+
+def start() -> None:
+    """Run the command that was typed: `python run.py ...`, or `dvp ...` where the package is installed."""
+    ex.run_commandline()

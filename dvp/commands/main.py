@@ -1,0 +1,23 @@
+"""Search, train or test: what `python run.py with ...` does without a verb."""
+
+from dvp.config import check, ex
+
+
+@ex.main
+def main(_config):
+    """Search, train or test, as configured."""
+    config = check(_config)
+
+    import pytorch_lightning as pl  # here, so that help and mistakes answer at once
+
+    from dvp.build import build, build_trainer, prepare_devices
+
+    prepare_devices(config["num_gpus"])
+    pl.seed_everything(config["seed"], workers=True)
+    data, module = build(config)
+    trainer = build_trainer(config, module.monitor)
+    if config["test_only"]:
+        trainer.test(module, datamodule=data)
+    else:
+        print(f"{module.monitor} picks the checkpoint.")
+        trainer.fit(module, datamodule=data, ckpt_path=config["resume_from"])
