@@ -159,7 +159,8 @@ def fit(config: dict[str, Any], *callbacks: Any) -> Any:
     """Builds and trains what a checked config says, with further callbacks; returns the trainer."""
     import pytorch_lightning as pl
 
-    from dvp.build import build_data, build_module, build_trainer
+    from dvp.build import build_data, build_module
+    from dvp.runs import build_trainer
 
     pl.seed_everything(config["seed"], workers=True)
     data = build_data(config)

@@ -10,7 +10,8 @@ def main(_config):
 
     import pytorch_lightning as pl  # here, so that help and mistakes answer at once
 
-    from dvp.build import build, build_trainer, prepare_devices
+    from dvp.build import build
+    from dvp.runs import build_trainer, prepare_devices
 
     prepare_devices(config["num_gpus"])
     pl.seed_everything(config["seed"], workers=True)

@@ -1,0 +1,58 @@
+"""Lightning's trainer: loggers, callbacks and checkpoints of a run."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+
+from dvp.checkpoints import TrainedOnly
+from dvp.data.image_tokens import ImageTokens
+from dvp.runs.devices import precision_of, strategy_of
+
+# What Lightning warns of is meant (two loggers share the run's folder, CLIP is frozen in eval mode) or its own affair.
+warnings.filterwarnings("ignore", "Experiment logs directory .* exists and is not empty")
+warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode")
+warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")
+
+
+def build_trainer(config: dict[str, Any], monitor: str) -> pl.Trainer:
+    """Lightning's trainer on the configured devices; the split of `monitor` picks the best checkpoint."""
+    folder = Path(config["log_dir"])
+    name = f"{config['exp_name']}_seed{config['seed']}"
+    tensorboard = TensorBoardLogger(folder, name=name)
+    csv = CSVLogger(folder, name=name, version=tensorboard.version)
+    callbacks: list[pl.Callback] = [
+        ModelCheckpoint(monitor=monitor, mode="max"),
+        ModelCheckpoint(filename="last", enable_version_counter=False),  # save_last skips epochs that are not the best
+        LearningRateMonitor(logging_interval="step"),
+        TQDMProgressBar(refresh_rate=10),  # it shows the loss, and so waits for the device: not in every step
+    ]
+    if config["image_tokens"] == "cache" or config["image_tokens"] == "auto" and not config["fast_dev_run"]:
+        callbacks.append(cached_tokens(config))
+    return pl.Trainer(
+        accelerator="gpu" if config["num_gpus"] else "cpu",
+        devices=config["num_gpus"] or config["cpu_processes"],
+        num_nodes=config["num_nodes"],
+        strategy=strategy_of(config),
+        precision=precision_of(config),
+        max_epochs=config["max_epoch"] if config["max_steps"] is None else -1,
+        max_steps=config["max_steps"] or -1,
+        accumulate_grad_batches=config["accumulate"],
+        val_check_interval=config["val_check_interval"],
+        fast_dev_run=config["fast_dev_run"],
+        logger=[tensorboard, csv],
+        callbacks=callbacks,
+        plugins=[TrainedOnly()],
+        use_distributed_sampler=False,  # the data module deals the rows itself, so that none is evaluated twice
+        num_sanity_val_steps=0,
+        log_every_n_steps=10,
+    )
+
+
+def cached_tokens(config: dict[str, Any]) -> ImageTokens:
+    """The callback that lets a run read its image tokens from a cache."""
+    folder, transform = Path(config["data_root"]) / "image_tokens", f"clip.preprocess {config['image_size']}"
+    return ImageTokens(config["image_tokens"], folder, transform, config["image_tokens_on"] == "device")
