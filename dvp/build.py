@@ -18,7 +18,9 @@ from dvp.errors import UserError
 from dvp.model import DVP
 from dvp.module import DVPModule
 from dvp.published.classification import load_published
-from dvp.runs import cached_tokens, precision_of, prepare_devices
+from dvp.runs.described import backbone_dtype, described_by
+from dvp.runs.devices import precision_of, prepare_devices
+from dvp.runs.trainer import cached_tokens
 from dvp.scienceqa.build import build_science_qa
 from dvp.search import latest_search
 from dvp.tasks import TASKS
@@ -31,7 +33,7 @@ enable_progress_bars()  # of downloads
 def build(config: dict[str, Any]) -> tuple[pl.LightningDataModule, DVPModule]:
     """The data and the module of the configured task."""
     if config["datasets"] == "scienceqa":
-        return build_science_qa(config, functools.partial(_insert_layer, config), _backbone_dtype(config))
+        return build_science_qa(config, functools.partial(_insert_layer, config), backbone_dtype(config))
     data = build_data(config)
     return data, build_module(config, data)
 
@@ -63,19 +65,7 @@ def build_module(config: dict[str, Any], data: QuestionData) -> DVPModule:
 
     Raises UserError for an insert_layer that the language model does not have.
     """
-    family = family_of(config["tokenizer"])
-    if family != config["language_model"].lower():
-        raise UserError(
-            f"language_model={config['language_model']} but tokenizer={config['tokenizer']} holds a {family.upper()} "
-            "model: make the two agree."
-        )
-    backbone = load_backbone(
-        config["tokenizer"],
-        dtype=_backbone_dtype(config),
-        quantize=config["quantize"],
-        gradient_checkpointing=config["gradient_checkpointing"],
-        as_published=config["as_published"],
-    )
+    backbone = _load_language_model(config)
     layers = len(backbone.layers)
     insert_layer = None if config["search_stage"] else _insert_layer(config, layers)
     vision = _load_vision(config)
@@ -109,6 +99,7 @@ def build_module(config: dict[str, Any], data: QuestionData) -> DVPModule:
         seed=config["seed"],
         as_published=config["as_published"],
         config=config,
+        described=described_by(config, model),
         predictions_path=Path(config["log_dir"]) / name,
     )
     if Path(config["load_path"]).is_file():  # ours are folders
@@ -129,6 +120,25 @@ def compile_parts(backbone: LanguageBackbone, vision: nn.Module, graphs: bool) -
         layer.compile(fullgraph=True)
     if isinstance(vision, FrozenVision):
         vision.encoder.compile(fullgraph=True, mode="reduce-overhead" if graphs else None)
+
+
+def _load_language_model(config: dict[str, Any]) -> LanguageBackbone:
+    family = family_of(config["tokenizer"])
+    if family != config["language_model"].lower():
+        raise UserError(
+            f"language_model={config['language_model']} but tokenizer={config['tokenizer']} holds a {family.upper()} "
+            "model: make the two agree."
+        )
+    backbone = load_backbone(
+        config["tokenizer"],
+        dtype=backbone_dtype(config),
+        quantize=config["quantize"],
+        gradient_checkpointing=config["gradient_checkpointing"],
+        as_published=config["as_published"],
+    )
+    if precision_of(config) == "32-true":
+        backbone.float()  # of 16-bit values, where a checkpoint was trained beside such: nothing casts them in passing
+    return backbone
 
 
 def _load_vision(config: dict[str, Any]) -> FrozenVision:
@@ -172,13 +182,3 @@ def _insert_layer(config: dict[str, Any], layers: int) -> int:
             f"insert_layer={layer} is outside this model: {config['tokenizer']} has layers 0 to {layers - 1}."
         )
     return layer
-
-
-def _backbone_dtype(config: dict[str, Any]) -> torch.dtype:
-    wanted = config["backbone_dtype"]
-    if wanted == "auto":
-        frozen = config["language_model"] == "LLAMA" and config["use_adapter"]
-        wanted = "bfloat16" if frozen and precision_of(config) != "32-true" else "float32"
-    if wanted == "bfloat16" and not config["use_adapter"]:
-        raise UserError("backbone_dtype=bfloat16 is for a frozen language model: add use_adapter=True or take float32.")
-    return getattr(torch, wanted)

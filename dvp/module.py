@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from dvp.checkpoints import fingerprint, load_trained, refuse_other, trained_state
+from dvp.checkpoints import FORMAT, fingerprint, load_trained, refuse_other, trained_state
 from dvp.evaluation.submission import gather, write_predictions
 from dvp.files import write_json
 from dvp.model import DVP
@@ -25,6 +25,7 @@ class DVPModule(pl.LightningModule):
 
     insert_layer: K of an adaption; None while searching. pick: the splits whose score rewards the search and picks the
     checkpoint. optimizer: settings of `dvp.optim`. config: the run's settings, to be written down with its results.
+    described: what of them changes the function, for the description of its checkpoints.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class DVPModule(pl.LightningModule):
         seed: int = 0,
         as_published: bool = False,
         config: dict[str, Any] | None = None,
+        described: dict[str, Any] | None = None,
         predictions_path: Path | None = None,
     ):
         super().__init__()
@@ -53,6 +55,7 @@ class DVPModule(pl.LightningModule):
         self.search_sample, self.search_warmup_steps = search_sample, search_warmup_steps
         self.as_published = as_published
         self.config = config
+        self.described = described or {}
         self.predictions_path = predictions_path
         self.bandit = KArmedBandit(model.num_layers, seed) if insert_layer is None else None
         self.arm = self.bandit.random_arm() if self.bandit else insert_layer
@@ -159,7 +162,9 @@ class DVPModule(pl.LightningModule):
             if self.trainer.is_global_zero:
                 questions = data.questions(data.test).question_ids()
                 about = {"splits": data.test, "as_published": self.as_published, "config": self.config}
-                write_predictions(self.predictions_path, predictions, questions, self.task.submission[0], about)
+                checkpoint = self.config["load_path"] if self.config else ""
+                id_name = self.task.submission[0]
+                write_predictions(self.predictions_path, predictions, questions, id_name, about, checkpoint)
 
     def _evaluate(self, split: str, batch: dict[str, Any]) -> Tensor:
         logits = self.model(batch, self.best_layer)
@@ -197,6 +202,7 @@ class DVPModule(pl.LightningModule):
             "as_published": self.as_published,
             "answers": self.answers,
             "frozen": fingerprint(self.model),
+            **self.described,
         }
 
     def load_weights(self, weights: dict[str, Tensor], description: dict[str, Any]) -> None:
@@ -206,7 +212,7 @@ class DVPModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["state_dict"] = trained_state(self)
-        checkpoint["description"] = self.describe() | {"config": self.config}
+        checkpoint["description"] = {"format": FORMAT} | self.describe() | {"config": self.config}
         checkpoint["rng"] = {"cpu": torch.get_rng_state()}  # so that a resumed run drops out what this one would have
         if self.device.type == "cuda":
             checkpoint["rng"]["cuda"] = torch.cuda.get_rng_state(self.device)

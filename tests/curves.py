@@ -12,7 +12,7 @@ import torch
 
 from dvp.build import build_data, build_module
 from dvp.config import EXPERIMENTS, SHAPES, check, ex
-from dvp.runs import build_trainer
+from dvp.runs.trainer import build_trainer
 from dvp.shapes import build
 
 STORED = Path(__file__).parent / "golden" / "curves"

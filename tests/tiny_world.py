@@ -160,7 +160,7 @@ def fit(config: dict[str, Any], *callbacks: Any) -> Any:
     import pytorch_lightning as pl
 
     from dvp.build import build_data, build_module
-    from dvp.runs import build_trainer
+    from dvp.runs.trainer import build_trainer
 
     pl.seed_everything(config["seed"], workers=True)
     data = build_data(config)

@@ -9,6 +9,8 @@ import torch
 import clip
 from dvp.checkpoints import load_trained, read_checkpoint
 from dvp.errors import UserError
+from dvp.runs.described import described_by
+from dvp.runs.devices import precision_of
 from dvp.scienceqa.data import ScienceQAData
 from dvp.scienceqa.meta import load_llama, read_published
 from dvp.scienceqa.model import ScienceQAModel, class_tokens_of
@@ -51,6 +53,8 @@ def build_science_qa(
     )
     data = _data(config, tokens, layout)  # before the language model: missing tables show at once
     llama = load_llama(config["tokenizer"], dtype)
+    if precision_of(config) == "32-true":
+        llama.float()  # of 16-bit values, where a checkpoint was trained beside such: nothing casts them in passing
     if config["gradient_checkpointing"]:
         llama.gradient_checkpointing_enable({"use_reentrant": False})
     layers = llama.config.num_hidden_layers
@@ -105,5 +109,6 @@ def _module(config: dict[str, Any], model: ScienceQAModel, tokens: Tokens, inser
         seed=config["seed"],
         as_published=config["as_published"],
         config=config,
+        described=described_by(config, model),
         predictions_path=Path(config["log_dir"]) / f"sqa_{Path(config['load_path']).stem}.json",
     )

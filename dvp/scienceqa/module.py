@@ -9,8 +9,7 @@ from torch import Tensor
 from dvp.checkpoints import fingerprint
 from dvp.evaluation.inputs import check_ids
 from dvp.evaluation.scienceqa import score, table
-from dvp.evaluation.submission import gather
-from dvp.files import write_json
+from dvp.evaluation.submission import gather, write_answers
 from dvp.module import DVPModule
 from dvp.optim import build_schedule
 from dvp.scienceqa.generate import generate, letter_logits
@@ -117,12 +116,12 @@ class ScienceQAModule(DVPModule):
         return random.Random(f"{self.seed} {pid}").randrange(len(problem["choices"])) if self.as_published else -1
 
     def _write(self, content: dict[str, Any], about: dict[str, Any]) -> None:
-        write_json(self.predictions_path, content)
         truncated = self.trainer.datamodule.truncated
         ran = {"truncated": truncated, "as_published": self.as_published, "config": self.config}
-        write_json(self.predictions_path.with_suffix(".about.json"), about | ran)
+        checkpoint = self.config["load_path"] if self.config else ""
+        place = write_answers(self.predictions_path, content, about | ran, checkpoint)
         fate = "drawn at random" if self.as_published else "scored wrong"
-        print(f"{content['count']} answers written to {self.predictions_path}.")
+        print(f"{content['count']} answers written to {place}.")
         print(f"{about['unparsed']} could not be read and are {fate}.")
         print(table(about["scores"]))
 
@@ -137,6 +136,7 @@ class ScienceQAModule(DVPModule):
             "prompt_format": self.prompt_format,
             "use_caption": self.use_caption,
             "frozen": fingerprint(self.model),
+            **self.described,
         }
 
     def configure_optimizers(self) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from dvp.build import build_data, build_module
 from dvp.checkpoints import trained_state
 from dvp.data import datamodule, image_tokens
 from dvp.errors import UserError
-from dvp.runs import build_trainer
+from dvp.runs.trainer import build_trainer
 from dvp.vision import FrozenVision
 
 PICTURES = 4 * len(set(SPLITS["vqa"]) - {"test", "test-dev"})  # distinct ones in the tables of a training run
