@@ -30,7 +30,9 @@ def build_trainer(config: dict[str, Any], monitor: str) -> pl.Trainer:
     if resumed:
         check_resume(config)
     folder = run_folder(config)
-    place = {"save_dir": folder.parent.parent, "name": folder.parent.name, "version": folder.name}
+    number = folder.name.removeprefix("version_")
+    version = int(number) if number.isdecimal() else folder.name
+    place = {"save_dir": folder.parent.parent, "name": folder.parent.name, "version": version}
     callbacks: list[pl.Callback] = [
         ModelCheckpoint(monitor=monitor, mode="max"),
         ModelCheckpoint(filename="last", enable_version_counter=False),  # save_last skips epochs that are not the best

@@ -5,8 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute
+import pyarrow.compute as pc
 import pytorch_lightning as pl
 import torch
 from PIL import Image
@@ -15,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import functional as F
 
-from dvp.data.arrow import open_table
+from dvp.data.arrow import Table, open_table
 from dvp.data.lengths import LikeLengths
 from dvp.scienceqa.text import ANSWER_STEM, answers_first, write_example
 from dvp.scienceqa.tokens import Layout, Row, Tokens, encode_row
@@ -39,7 +38,7 @@ class Problems(Dataset):
     every_picture: zeros stand for the pictures that are not there, as published.
     """
 
-    def __init__(self, table: pa.Table, rows: list[Row], layout: Layout, image_size: int, every_picture: bool):
+    def __init__(self, table: Table, rows: list[Row], layout: Layout, image_size: int, every_picture: bool):
         self.table, self.rows, self.layout = table, rows, layout
         self.image_size, self.every_picture = image_size, every_picture
         self.lengths = np.minimum([layout.length(row) for row in rows], layout.max_length)
@@ -158,5 +157,5 @@ class ScienceQAData(pl.LightningDataModule):
         )
 
 
-def _with_image(table: pa.Table) -> list[bool]:
-    return [length > 0 for length in pa.compute.binary_length(table["image"]).to_pylist()]
+def _with_image(table: Table) -> list[bool]:
+    return [length > 0 for length in pc.binary_length(table["image"]).to_pylist()]
