@@ -71,7 +71,7 @@ def write_answers(path: Path, content: Any, about: dict[str, Any], checkpoint: s
     try:
         write_json(place, content)
         write_json(note, about)
-    except UserError:
+    except BaseException:
         if new:
             remove(note)
         raise
