@@ -1,48 +1,31 @@
-"""From the config to data, module and trainer: the only place below run.py that reads config keys."""
+"""From the config to data and module. With kinds/ and runs/ the only place below the commands that reads its keys."""
 
 import functools
-import warnings
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from huggingface_hub.utils import enable_progress_bars
-from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from torch import nn
 from transformers.utils import logging
 
 import clip
 from dvp.backbones import LanguageBackbone, family_of
-from dvp.checkpoints import TrainedOnly, read_checkpoint
-from dvp.cpu.memory import keep_freed_memory
+from dvp.checkpoints import read_checkpoint
 from dvp.data import QuestionData
-from dvp.data.image_tokens import ImageTokens
 from dvp.errors import UserError
 from dvp.kinds import KINDS
 from dvp.module import DVPModule
+from dvp.runs.described import backbone_dtype, described_by
+from dvp.runs.devices import precision_of, prepare_devices
+from dvp.runs.trainer import cached_tokens
 from dvp.search import latest_search
 from dvp.tasks import TASKS
 from dvp.vision import Vision
 
-# What Lightning warns of is meant (two loggers share the run's folder, CLIP is frozen in eval mode) or its own affair.
-warnings.filterwarnings("ignore", "Experiment logs directory .* exists and is not empty")
-warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode")
-warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")
 logging.disable_progress_bar()  # of reading weights, which takes no time
 enable_progress_bars()  # of downloads
-
-
-def prepare_devices(num_gpus: int) -> None:
-    """Set this process up for its devices, GPUs or the CPU; raises UserError when the machine has fewer GPUs."""
-    if not num_gpus:
-        keep_freed_memory()
-    available = torch.cuda.device_count()
-    if num_gpus > available:
-        raise UserError(
-            f"num_gpus={num_gpus} but this machine has {available}: ask for fewer, or num_gpus=0 for the CPU."
-        )
 
 
 def build(config: dict[str, Any]) -> tuple[QuestionData, DVPModule]:
@@ -89,7 +72,7 @@ def build_module(config: dict[str, Any], data: QuestionData) -> DVPModule:
     kind = KINDS[task.kind]
     vision = _load_vision(config)  # before the language model: a wrong size shows at once
     language_model = {
-        "dtype": _backbone_dtype(config),
+        "dtype": backbone_dtype(config),
         "quantize": config["quantize"],
         "gradient_checkpointing": config["gradient_checkpointing"],
         "as_published": config["as_published"],
@@ -100,6 +83,8 @@ def build_module(config: dict[str, Any], data: QuestionData) -> DVPModule:
         "dropout": config["drop_rate"],
     }
     model = kind.build_model(config, data, vision, language_model, compressors)
+    if precision_of(config) == "32-true":
+        model.float()  # of 16-bit values, where a checkpoint was trained beside such: nothing casts them in passing
     if config["compile"]:
         compile_parts(model.backbone, model.vision, graphs=config["num_gpus"] > 0)
     rate = config["learning_rate"] * (config["batch_size"] / task.rate_rows if task.rate_rows else 1)
@@ -118,7 +103,7 @@ def build_module(config: dict[str, Any], data: QuestionData) -> DVPModule:
         search_warmup_steps=config["search_warmup_steps"],
         seed=config["seed"],
         as_published=config["as_published"],
-        described={key: config[key] for key in kind.DESCRIBED},
+        described=described_by(config, model) | {key: config[key] for key in kind.DESCRIBED},
         config=config,
         predictions_path=Path(config["log_dir"]) / name,
     )
@@ -154,63 +139,16 @@ def _load_vision(config: dict[str, Any]) -> Vision:
 OPTIMIZER_KEYS = ("optim_type", "learning_rate", "lr_mult", "weight_decay", "decay_power", "end_lr", "warmup_steps")
 
 
-def build_trainer(config: dict[str, Any], monitor: str) -> pl.Trainer:
-    """Lightning's trainer on the configured devices; the split of `monitor` picks the best checkpoint."""
-    folder = Path(config["log_dir"])
-    name = f"{config['exp_name']}_seed{config['seed']}"
-    tensorboard = TensorBoardLogger(folder, name=name)
-    csv = CSVLogger(folder, name=name, version=tensorboard.version)
-    callbacks: list[pl.Callback] = [
-        ModelCheckpoint(monitor=monitor, mode="max"),
-        ModelCheckpoint(filename="last", enable_version_counter=False),  # save_last skips epochs that are not the best
-        LearningRateMonitor(logging_interval="step"),
-        TQDMProgressBar(refresh_rate=10),  # it shows the loss, and so waits for the device: not in every step
-    ]
-    if config["image_tokens"] == "cache" or config["image_tokens"] == "auto" and not config["fast_dev_run"]:
-        callbacks.append(_image_tokens(config))
-    return pl.Trainer(
-        accelerator="gpu" if config["num_gpus"] else "cpu",
-        devices=config["num_gpus"] or config["cpu_processes"],
-        num_nodes=config["num_nodes"],
-        strategy=_strategy(config),
-        precision=_precision(config),
-        max_epochs=config["max_epoch"] if config["max_steps"] is None else -1,
-        max_steps=config["max_steps"] or -1,
-        accumulate_grad_batches=config["accumulate"],
-        val_check_interval=config["val_check_interval"],
-        fast_dev_run=config["fast_dev_run"],
-        logger=[tensorboard, csv],
-        callbacks=callbacks,
-        plugins=[TrainedOnly()],
-        use_distributed_sampler=False,  # the data module deals the rows itself, so that none is evaluated twice
-        num_sanity_val_steps=0,
-        log_every_n_steps=10,
-    )
-
-
 def encode_pictures(config: dict[str, Any]) -> None:
     """Fill the cache of image tokens of the configured data set, on one device."""
     prepare_devices(config["num_gpus"])
     data = build_data(config | {"test_only": True, "image_tokens": "cache"})
     trainer = pl.Trainer(
-        accelerator="gpu" if config["num_gpus"] else "cpu", devices=1, precision=_precision(config), logger=False
+        accelerator="gpu" if config["num_gpus"] else "cpu", devices=1, precision=precision_of(config), logger=False
     )
     data.trainer = trainer
     splits = (*data.splits("fit"), *data.splits("test"))
-    _image_tokens(config | {"image_tokens": "cache"}).start(trainer, data, _load_vision(config), splits)
-
-
-def _image_tokens(config: dict[str, Any]) -> ImageTokens:
-    folder, transform = Path(config["data_root"]) / "image_tokens", f"clip.preprocess {config['image_size']}"
-    return ImageTokens(config["image_tokens"], folder, transform, config["image_tokens_on"] == "device")
-
-
-def _strategy(config: dict[str, Any]) -> str:
-    if config["strategy"] != "auto" or config["devices"] == 1:
-        return config["strategy"]
-    # No gradient get, in a search, the compressors of all arms but one; where a kind says so, more.
-    some_unused = config["search_stage"] or KINDS[TASKS[config["datasets"]].kind].SOME_UNUSED
-    return "ddp_find_unused_parameters_true" if some_unused else "ddp"
+    cached_tokens(config | {"image_tokens": "cache"}).start(trainer, data, _load_vision(config), splits)
 
 
 def _pick(config: dict[str, Any]) -> tuple[str, ...]:
@@ -230,21 +168,3 @@ def _insert_layer(config: dict[str, Any], layers: int) -> int:
             f"insert_layer={layer} is outside this model: {config['tokenizer']} has layers 0 to {layers - 1}."
         )
     return layer
-
-
-def _backbone_dtype(config: dict[str, Any]) -> torch.dtype:
-    wanted = config["backbone_dtype"]
-    if wanted == "auto":
-        frozen = config["language_model"] == "LLAMA" and config["use_adapter"]
-        wanted = "bfloat16" if frozen and _precision(config) != "32-true" else "float32"
-    if wanted == "bfloat16" and not config["use_adapter"]:
-        raise UserError("backbone_dtype=bfloat16 is for a frozen language model: add use_adapter=True or take float32.")
-    return getattr(torch, wanted)
-
-
-def _precision(config: dict[str, Any]) -> str:
-    precision, t5 = config["precision"], config["language_model"] == "T5"
-    if precision == "auto":
-        on_gpu = config["num_gpus"] > 0
-        precision = 32 if not on_gpu else "bf16" if torch.cuda.is_bf16_supported() else 32 if t5 else 16
-    return {16: "16-mixed", 32: "32-true", "bf16": "bf16-mixed"}[precision]

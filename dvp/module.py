@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from dvp.checkpoints import fingerprint, load_trained, refuse_other, trained_state
+from dvp.checkpoints import FORMAT, fingerprint, load_trained, refuse_other, trained_state
 from dvp.evaluation.submission import Submission, gather, write_submission
 from dvp.files import write_json
 from dvp.model import DVP
@@ -161,7 +161,8 @@ class DVPModule(pl.LightningModule):
             if self.trainer.is_global_zero:
                 about = {"splits": data.test, "truncated": data.truncated}
                 about |= {"as_published": self.as_published, "config": self.config}
-                write_submission(self.predictions_path, submission, about)
+                checkpoint = self.config["load_path"] if self.config else ""
+                write_submission(self.predictions_path, submission, about, checkpoint)
         if not scores and data.labelled(data.test):
             self._report(data.test)
 
@@ -209,7 +210,7 @@ class DVPModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["state_dict"] = trained_state(self)
-        checkpoint["description"] = self.describe() | {"config": self.config}
+        checkpoint["description"] = {"format": FORMAT} | self.describe() | {"config": self.config}
         checkpoint["rng"] = {"cpu": torch.get_rng_state()}  # so that a resumed run drops out what this one would have
         if self.device.type == "cuda":
             checkpoint["rng"]["cuda"] = torch.cuda.get_rng_state(self.device)

@@ -10,8 +10,9 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from dvp.build import build_data, build_module, build_trainer
+from dvp.build import build_data, build_module
 from dvp.config import EXPERIMENTS, SHAPES, check, ex
+from dvp.runs.trainer import build_trainer
 from dvp.shapes import build
 
 STORED = Path(__file__).parent / "golden" / "curves"

@@ -267,6 +267,7 @@ def test_two_processes_end_with_equal_weights_and_preferences(configure, data_ro
     configs = [configure(name, **options) for name in ("dvp_search_llama_vqa", "dvp_adaption_bert_vqa")]
     port = 20000 + os.getpid() % 20000
     torch.multiprocessing.spawn(_train_as_rank, (configs, tmp_path, port), nprocs=2)
+    assert [path.name for path in Path(configs[0]["log_dir"]).glob("*/*")] == ["version_0"] * len(configs)
     for number in range(len(configs)):
         first, second = (torch.load(tmp_path / f"{number}_{rank}.pt") for rank in (0, 1))
         assert first.keys() == second.keys()
@@ -284,6 +285,8 @@ def test_run_starts_its_processes_itself(tiny, tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     search = json.loads((run_folder(settings, "dvp_search_bert_vqa") / "search.json").read_text(encoding="utf-8"))
     assert search["world_size"] == 2
+    (folder,) = run_folder(settings, "dvp_search_bert_vqa").parent.iterdir()  # one for both, and of the first's choice
+    assert {"metrics.csv", "checkpoints", "search.json", "claim.json"} <= {path.name for path in folder.iterdir()}
     assert [path.name for path in (Path(settings["log_dir"]) / "sacred").iterdir() if path.name.isdigit()] == ["1"]
 
 

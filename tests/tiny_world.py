@@ -159,12 +159,13 @@ def fit(config: dict[str, Any], *callbacks: Any) -> Any:
     """Builds and trains what a checked config says, with further callbacks; returns the trainer."""
     import pytorch_lightning as pl
 
-    from dvp.build import build_data, build_module, build_trainer
+    from dvp.build import build_data, build_module
+    from dvp.runs.trainer import build_trainer, start_from
 
     pl.seed_everything(config["seed"], workers=True)
     data = build_data(config)
     module = build_module(config, data)
     trainer = build_trainer(config, module.monitor)
     trainer.callbacks += callbacks
-    trainer.fit(module, datamodule=data, ckpt_path=config["resume_from"])
+    trainer.fit(module, datamodule=data, ckpt_path=start_from(trainer, config))
     return trainer

@@ -6,7 +6,9 @@ training.safetensors    optimiser moments and other tensors of Lightning's state
 training.json           the rest of Lightning's state: loops, schedules, callbacks, the search
 """
 
+import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,6 +59,13 @@ def read_checkpoint(path: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Raises UserError when it is missing, no checkpoint, or damaged.
     """
+    folder, description = Path(path), read_description(path)
+    with _refusing_damage(folder):
+        return load_file(folder / "weights.safetensors"), description
+
+
+def read_description(path: str) -> dict[str, Any]:
+    """The description of a checkpoint folder. Raises UserError when it is missing, no checkpoint, or damaged."""
     folder = Path(path)
     if not folder.exists():
         raise UserError(
@@ -65,8 +74,27 @@ def read_checkpoint(path: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not (folder / "description.json").is_file():
         raise UserError(f"{path} is no checkpoint of this project: it has no description.json.")
     with _refusing_damage(folder):
-        description = json.loads((folder / "description.json").read_text(encoding="utf-8"))
-        return load_file(folder / "weights.safetensors"), description
+        return json.loads((folder / "description.json").read_text(encoding="utf-8"))
+
+
+def read_progress(path: str) -> dict[str, Any]:
+    """How far the run of a checkpoint folder had come: global_step, whole epochs, and whether it ends one of them.
+
+    Raises UserError when its training.json is damaged.
+    """
+    with _refusing_damage(Path(path)):
+        training = _unpack(json.loads((Path(path) / "training.json").read_text(encoding="utf-8")), defaultdict(dict))
+        batches = training["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        ended = batches["is_last_batch"] or not batches["current"]["ready"]
+        epochs = training["epoch"] + bool(batches["is_last_batch"])
+        return {"global_step": training["global_step"], "epochs": epochs, "epoch_ended": ended}
+
+
+def digest(path: str) -> str:
+    """The sha256 of the weights of a checkpoint, our folder or a published code's file."""
+    weights = Path(path) / "weights.safetensors"
+    with open(weights if weights.is_file() else path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

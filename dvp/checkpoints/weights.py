@@ -9,6 +9,13 @@ from torch import Tensor, nn
 from dvp.errors import UserError
 
 SAMPLED = 4096  # values per tensor that go into the fingerprint
+FORMAT = 1  # of description.json
+FROZEN_BY = (
+    "language_model",
+    "backbone_dtype",
+    "quantize",
+    "use_adapter",
+)  # settings that explain other frozen weights
 
 
 def trained_state(module: nn.Module) -> dict[str, Tensor]:
@@ -34,14 +41,23 @@ def load_trained(module: nn.Module, weights: dict[str, Tensor]) -> None:
 
 
 def refuse_other(described: dict[str, Any], expected: dict[str, Any]) -> None:
-    """Raise UserError with what differs between a checkpoint's description and the run that wants to load it."""
-    differing = [
-        f"{key} is {_short(described.get(key))} there and {_short(value)} here"
-        for key, value in expected.items()
-        if described.get(key) != value
-    ]
-    if differing:
-        raise UserError("The checkpoint belongs to another run: " + "; ".join(differing) + ".")
+    """Raise UserError with what differs between a checkpoint's description and the run that wants to load it.
+
+    What a description does not tell, since it is older than the setting, is looked up in its config, or not compared.
+    """
+    config = described.get("config") or {}
+    told = {key: value for key, value in config.items() if value != "auto"} | described
+    different = [key for key, value in expected.items() if key in told and told[key] != value]
+    if "frozen" in different and set(FROZEN_BY) & set(different):
+        different.remove("frozen")
+    listed = [f"{key} is {_short(told[key])} there and {_short(expected[key])} here" for key in different]
+    if "frozen" in different:
+        listed[different.index("frozen")] = (
+            "the frozen weights are others than those it was trained beside "
+            f"(tokenizer={config.get('tokenizer')}, clip_model={config.get('clip_model')})"
+        )
+    if listed:
+        raise UserError(f"The checkpoint belongs to another run: {'; '.join(listed)}. Give the settings it has there.")
 
 
 def fingerprint(module: nn.Module) -> str:

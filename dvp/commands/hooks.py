@@ -9,13 +9,14 @@ from sacred.observers import FileStorageObserver
 
 from dvp.config import check, check_command_line, ex
 from dvp.files import require_writable
+from dvp.runs.folder import is_first_process
 
 
 @ex.option_hook
 def before_all(options: dict[str, Any]) -> None:
     """Refuse mistyped words before anything is loaded; let rank 0, and no other, write the run down."""
     updates = check_command_line(options["COMMAND"], options["UPDATE"] or [])
-    if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":
+    if is_first_process():
         ex.observers[:] = [FileStorageObserver(os.path.join(updates.get("log_dir", "./result"), "sacred"))]
 
 

@@ -10,7 +10,9 @@ def main(_config):
 
     import pytorch_lightning as pl  # here, so that help and mistakes answer at once
 
-    from dvp.build import build, build_trainer, prepare_devices
+    from dvp.build import build
+    from dvp.runs.devices import prepare_devices
+    from dvp.runs.trainer import build_trainer, start_from
 
     prepare_devices(config["num_gpus"])
     pl.seed_everything(config["seed"], workers=True)
@@ -20,4 +22,4 @@ def main(_config):
         trainer.test(module, datamodule=data)
     else:
         print(f"{module.monitor} picks the checkpoint.")
-        trainer.fit(module, datamodule=data, ckpt_path=config["resume_from"])
+        trainer.fit(module, datamodule=data, ckpt_path=start_from(trainer, config))

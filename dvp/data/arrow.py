@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +15,32 @@ from dvp.errors import UserError
 from dvp.tasks import Task
 
 
+class Table:
+    """The rows of an Arrow file, memory-mapped; has the attributes of the `pyarrow.Table` that it is.
+
+    It pickles as its path, so that processes that load data map the file, too, instead of being sent its content.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path.absolute()
+        self.rows = pa.ipc.open_file(pa.memory_map(str(path), "r")).read_all()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, column: str) -> pa.ChunkedArray:
+        return self.rows[column]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.rows, name)
+
+    def __reduce__(self) -> tuple[type["Table"], tuple[Path]]:
+        return Table, (self.path,)
+
+
 def open_table(
     data_root: str, files: str, split: str, columns: Iterable[str] = ("image", "questions", "answers")
-) -> pa.Table:
+) -> Table:
     """The table `<data_root>/<files>_<split>.arrow`, ours or one of the published scripts'.
 
     Raises UserError when the folder or file is missing, the file is truncated, or it is another task's.
@@ -30,7 +54,7 @@ def open_table(
             f"{path} is missing ({path.parent} has {have}): make it with `python run.py convert`, see DATA.md."
         )
     try:
-        table = pa.ipc.open_file(pa.memory_map(str(path), "r")).read_all()
+        table = Table(path)
     except pa.ArrowInvalid as error:
         raise UserError(f"{path} is truncated or no Arrow file ({error}): convert the raw data again.") from error
     missing = set(columns) - set(table.column_names)
@@ -61,7 +85,7 @@ def read_answers(data_root: str, task: Task) -> list[str]:
     return [found.get(label, "") for label in range(max(found) + 1)]
 
 
-def question_index(table: pa.Table) -> np.ndarray:
+def question_index(table: Table) -> np.ndarray:
     """For every question of the table its image's row and its place in that row's list, (questions, 2)."""
     counts = np.asarray(table["questions"].combine_chunks().value_lengths()) if len(table) else np.zeros(0, int)
     rows = np.repeat(np.arange(len(counts)), counts)
@@ -69,7 +93,7 @@ def question_index(table: pa.Table) -> np.ndarray:
     return np.stack([rows, places], axis=1)
 
 
-def read_picture(table: pa.Table, row: int, transform: Callable[[Image.Image], Tensor]) -> Tensor:
+def read_picture(table: Table, row: int, transform: Callable[[Image.Image], Tensor]) -> Tensor:
     """The transformed picture of a row."""
     with Image.open(io.BytesIO(table["image"][row].as_py())) as image:
         return transform(image)

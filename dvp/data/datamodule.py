@@ -83,6 +83,7 @@ class QuestionData(pl.LightningDataModule):
         self.tables = {split: open_table(data_root, task.files, split, reader.columns) for split in splits}
         self.pictures: CachedPictures | None = None  # None: batches bring pixels
         self.held: Tensor | None = None  # the tokens of all pictures, on the device
+        self.made: dict[tuple, Rows] = {}  # datasets, by what they are of: to make one takes a while
         for needed, purpose in ((task.train, "train"), (pick, "search")):
             if not len(self.questions(needed, purpose)):
                 tables = " and ".join(f"{task.files}_{split}.arrow" for split in needed)
@@ -90,11 +91,13 @@ class QuestionData(pl.LightningDataModule):
 
     def questions(self, splits: tuple[str, ...], purpose: str = "validate") -> Rows:
         """The questions of these splits, in the order of the tables. purpose: train, search, validate or test."""
-        tables = {split: self.tables[split] for split in splits}
-        if self.pictures is None:
-            return self.reader.dataset(tables, purpose)
-        numbers = [self.pictures.numbers[split] for split in splits]
-        return self.reader.dataset(tables, purpose, numbers=numbers, known=self.pictures.known)
+        if (splits, purpose, self.pictures) not in self.made:
+            tables = {split: self.tables[split] for split in splits}
+            pictures = {}
+            if self.pictures is not None:
+                pictures = {"numbers": [self.pictures.numbers[split] for split in splits], "known": self.pictures.known}
+            self.made[splits, purpose, self.pictures] = self.reader.dataset(tables, purpose, **pictures)
+        return self.made[splits, purpose, self.pictures]
 
     @property
     def truncated(self) -> dict[str, int]:

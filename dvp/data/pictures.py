@@ -6,22 +6,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from dvp.data.arrow import read_picture
+from dvp.data.arrow import Table, read_picture
 from dvp.data.token_cache import TokenCache, image_hash
 from dvp.errors import UserError
 from dvp.files import write_json
 
-Place = tuple[pa.Table, int]  # a picture's table and row
+Place = tuple[Table, int]  # a picture's table and row
 
 
-def picture_hashes(path: Path, table: pa.Table, notes: Path) -> list[str]:
+def picture_hashes(path: Path, table: Table, notes: Path) -> list[str]:
     """The hash of every row's picture; noted under `notes` by the file's size and time, so that it is read but once."""
     stat = path.stat()
     note = notes / f"{path.stem}-{stat.st_size}-{stat.st_mtime_ns}.json"
@@ -32,7 +31,7 @@ def picture_hashes(path: Path, table: pa.Table, notes: Path) -> list[str]:
     return hashes
 
 
-def missing_pictures(cache: TokenCache, tables: Sequence[tuple[pa.Table, list[str]]]) -> dict[str, Place]:
+def missing_pictures(cache: TokenCache, tables: Sequence[tuple[Table, list[str]]]) -> dict[str, Place]:
     """The pictures that the cache has not, each once, by hash; `tables` come with the hashes of their rows."""
     places = {hash_: (table, row) for table, hashes in tables for row, hash_ in enumerate(hashes)}
     return {hash_: place for hash_, place in places.items() if hash_ not in cache.rows}

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from dvp.data.arrow import question_index, read_picture
+from dvp.data.arrow import Table, question_index, read_picture
 from dvp.errors import UserError
 from dvp.tasks import Task
 
@@ -22,17 +22,19 @@ class Questions(Dataset):
     Rows are dicts: text, labels, scores, question_id where the table has one, and pixel_values (3, H, W). Where
     `numbers` tells the number of every table row's picture in a token cache, they bring that number as picture, and
     pixel_values only of those not yet `known` there. Without a transform they bring no picture.
+    It pickles as what it is made from, tables as their paths.
     """
 
     def __init__(
         self,
-        tables: list[pa.Table],
+        tables: list[Table],
         task: Task,
         transform: Callable[[Image.Image], Tensor] | None,
         labelled_only: bool,
         numbers: list[np.ndarray] | None = None,
         known: Tensor | None = None,
     ):
+        self.made_from = (tables, task, transform, labelled_only, numbers, known)
         self.tables = [table for table in tables if len(table)]
         self.transform = transform
         self.numbers = [rows for rows in numbers if len(rows)] if numbers else None
@@ -48,6 +50,9 @@ class Questions(Dataset):
         self.ends = np.cumsum(counts)  # of each question's labels
         # Training rows without an answer in the vocabulary would teach "none of these"; the published files have none.
         self.kept = np.flatnonzero(counts) if labelled_only else np.arange(len(counts))
+
+    def __reduce__(self) -> tuple[type["Questions"], tuple[Any, ...]]:
+        return Questions, self.made_from
 
     def __len__(self) -> int:
         return len(self.kept)
@@ -150,13 +155,13 @@ def _joined(parts: Iterable[np.ndarray], dtype: type = int) -> np.ndarray:
     return np.concatenate([np.zeros(0, dtype), *parts]).astype(dtype)
 
 
-def _flat(tables: list[pa.Table], column: str) -> pa.ChunkedArray:
+def _flat(tables: list[Table], column: str) -> pa.ChunkedArray:
     """One entry per question: the lists of a column, joined over rows and tables."""
     parts = [table[column].combine_chunks().flatten() for table in tables]
     return pa.chunked_array(parts) if parts else pa.chunked_array([], pa.string())
 
 
-def _labels(table: pa.Table, task: Task, questions: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _labels(table: Table, task: Task, questions: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """How many labels each question of a table has, all labels, and their scores."""
     if task.answers:
         answers = _flat([table], "answers").combine_chunks()

@@ -4,15 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute
+import pyarrow.compute as pc
 import torch
 from PIL import Image
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dvp.data.arrow import read_picture
+from dvp.data.arrow import Table, read_picture
 from dvp.scienceqa.text import ANSWER_STEM, LETTERS, answers_first, write_example
 from dvp.scienceqa.tokens import Layout, Row, Tokens, encode_row
 
@@ -25,8 +24,8 @@ COLUMNS = (
 class Problems(Dataset):
     """The problems of a table as rows of tokens, with their pictures."""
 
-    def __init__(self, table: pa.Table, rows: list[Row], reader: "ProblemReader"):
-        self.table, self.rows, self.reader = table, rows, reader
+    def __init__(self, table: Table, rows: list[Row], reader: "ProblemReader"):
+        self.table, self.rows, self.transform = table, rows, reader.transform
         self.lengths = np.minimum([reader.layout.length(row) for row in rows], reader.layout.max_length)
         self.choices = list(zip(table["answer"].to_pylist(), map(len, table["choices"]), strict=True))
         self.ids = table["question_id"].to_pylist()
@@ -38,7 +37,7 @@ class Problems(Dataset):
         answer, count = self.choices[item]
         problem = {"row": self.rows[item], "answer": answer, "num_choices": count, "question_id": self.ids[item]}
         if self.rows[item].has_image:
-            problem["pixel_values"] = read_picture(self.table, item, self.reader.transform)
+            problem["pixel_values"] = read_picture(self.table, item, self.transform)
         return problem
 
     def question_ids(self) -> list[str]:
@@ -75,16 +74,13 @@ class ProblemReader:
         }  # fmt: skip
         self.letters = torch.tensor([tokens.encode(f"{ANSWER_STEM} {letter}")[-1] for letter in LETTERS])
         self.truncated: dict[str, int] = {}
-        self.encoded: dict[tuple[str, str], list[Row]] = {}
 
-    def dataset(self, tables: dict[str, pa.Table], purpose: str) -> Problems:
+    def dataset(self, tables: dict[str, Table], purpose: str) -> Problems:
         """The problems of a table, by its split, for train, search, validate or test."""
         ((split, table),) = tables.items()
-        if (split, purpose) not in self.encoded:
-            self.encoded[split, purpose] = self._encode(split, table, purpose)
-        return Problems(table, self.encoded[split, purpose], self)
+        return Problems(table, self._encode(split, table, purpose), self)
 
-    def labelled(self, table: pa.Table) -> bool:
+    def labelled(self, table: Table) -> bool:
         """ScienceQA's tables all come with their answers."""
         return True
 
@@ -103,7 +99,7 @@ class ProblemReader:
             "question_id": [problem["question_id"] for problem in problems],
         }
 
-    def _encode(self, split: str, table: pa.Table, purpose: str) -> list[Row]:
+    def _encode(self, split: str, table: Table, purpose: str) -> list[Row]:
         texts = [name for name in COLUMNS if name not in ("image", "question_id")]
         stem = self.stems.get(purpose)  # None: the whole answer follows, and is learned
         rows = []
@@ -119,7 +115,7 @@ class ProblemReader:
         return rows
 
 
-def problems_by_id(table: pa.Table) -> dict[str, dict[str, Any]]:
+def problems_by_id(table: Table) -> dict[str, dict[str, Any]]:
     """The problems of a table as the evaluation wants them, with their choices."""
     columns = {name: table[name].to_pylist() for name in ("choices", "answer", "hint", "subject", "grade")}
     columns["image"] = with_image(table)
@@ -127,6 +123,6 @@ def problems_by_id(table: pa.Table) -> dict[str, dict[str, Any]]:
     return {pid: dict(zip(columns, values, strict=True)) for pid, *values in zip(ids, *columns.values(), strict=True)}
 
 
-def with_image(table: pa.Table) -> list[bool]:
+def with_image(table: Table) -> list[bool]:
     """Which problems of a table have a picture."""
-    return [length > 0 for length in pa.compute.binary_length(table["image"]).to_pylist()]
+    return [length > 0 for length in pc.binary_length(table["image"]).to_pylist()]

@@ -18,10 +18,11 @@ from safetensors.torch import load_file, save_file
 from tiny_world import SPLITS, fit, picture, rows_of, write_table
 from torch import Tensor
 
-from dvp.build import build_data, build_module, build_trainer
+from dvp.build import build_data, build_module
 from dvp.checkpoints import trained_state
 from dvp.data import datamodule, image_tokens
 from dvp.errors import UserError
+from dvp.runs.trainer import build_trainer
 from dvp.vision import Seen, Vision
 
 PICTURES = 4 * len(set(SPLITS["vqa"]) - {"test", "test-dev"})  # distinct ones in the tables of a training run

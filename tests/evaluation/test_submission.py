@@ -1,12 +1,13 @@
 """Predictions: every question exactly once, or no file at all."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from dvp.errors import UserError
-from dvp.evaluation.submission import gather, predictions, write_submission
+from dvp.evaluation.submission import gather, predictions, write_answers, write_submission
 
 ROWS = [(7, "yes"), (3, "two")]
 NAMES = ("question_id", "answer")
@@ -44,3 +45,72 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 def test_alone_the_rows_are_all_rows() -> None:
     assert gather(ROWS) == ROWS
+
+
+# Answers of several runs
+
+
+def checkpoint(result: Path, run: str, weights: bytes) -> str:
+    """A checkpoint of the name `last` of a run, as far as its answers' name goes."""
+    folder = result / run / "checkpoints" / "last.ckpt"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "weights.safetensors").write_bytes(weights)
+    return str(folder)
+
+
+def test_another_runs_answers_stay(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = tmp_path / "vqa_submit_last.json"
+    first, second = (checkpoint(tmp_path, f"e_seed0/version_{number}", bytes([number])) for number in (0, 1))
+    assert write_answers(path, "first", {"n": 1}, first) == path
+    place = write_answers(path, "second", {"n": 2}, second)
+    assert place.name == "vqa_submit_e_seed0_version_1_last.json"
+    assert f"{path} holds another checkpoint's answers" in capsys.readouterr().out
+    assert [json.loads(file.read_text()) for file in (path, place)] == ["first", "second"]
+    about = [json.loads(file.with_suffix(".about.json").read_text())["checkpoint"]["path"] for file in (path, place)]
+    assert about == [first, second]
+    assert write_answers(path, "first again", {}, first) == path
+    assert write_answers(path, "second again", {}, second) == place
+    assert len(list(tmp_path.glob("*.json"))) == 4
+
+
+def test_a_run_that_was_made_anew_in_the_same_place_is_another(tmp_path: Path) -> None:
+    path, run = tmp_path / "sqa_last.json", "e_seed0/version_0"
+    for number in range(4):
+        write_answers(path, number, {}, checkpoint(tmp_path, run, bytes([number])))
+    names = ["sqa_last.json", *(f"sqa_e_seed0_version_0_last{end}.json" for end in ("", "_2", "_3"))]
+    assert [json.loads((tmp_path / name).read_text()) for name in names] == [0, 1, 2, 3]
+
+
+def test_a_checkpoint_that_was_moved_is_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "vqa_submit_last.json"
+    for run in ("e_seed0/version_0", "elsewhere/kept"):
+        assert write_answers(path, run, {}, checkpoint(tmp_path, run, b"same")) == path
+
+
+def test_answers_that_nobody_tells_of_stay(tmp_path: Path) -> None:
+    path = tmp_path / "vqa_submit_last.json"
+    path.write_text("mine")
+    place = write_answers(path, "new", {}, checkpoint(tmp_path, "e_seed0/version_0", b"0"))
+    assert path.read_text() == "mine" and place != path
+
+
+def test_an_older_note_tells_by_the_path_of_its_checkpoint(tmp_path: Path) -> None:
+    path, last = tmp_path / "vqa_submit_last.json", checkpoint(tmp_path, "e_seed0/version_0", b"0")
+    path.write_text("old")
+    path.with_suffix(".about.json").write_text(json.dumps({"config": {"load_path": last}}))
+    assert write_answers(path, "other", {}, checkpoint(tmp_path, "e_seed0/version_1", b"1")) != path
+    assert write_answers(path, "new", {}, last) == path
+
+
+def test_of_many_tests_that_end_together_each_keeps_its_answers(tmp_path: Path) -> None:
+    path = tmp_path / "vqa_submit_last.json"
+    tested = [checkpoint(tmp_path, f"e_seed0/version_{number}", bytes([number])) for number in range(16)]
+    with ThreadPoolExecutor(16) as pool:
+        places = list(pool.map(lambda number: write_answers(path, number, {}, tested[number]), range(16)))
+    assert [json.loads(place.read_text()) for place in places] == list(range(16))
+
+
+def test_a_failed_write_leaves_no_note(tmp_path: Path) -> None:
+    with pytest.raises(TypeError):
+        write_answers(tmp_path / "vqa_submit_last.json", object(), {}, checkpoint(tmp_path, "e/version_0", b"0"))
+    assert not list(tmp_path.glob("*submit*"))

@@ -1,0 +1,39 @@
+"""The devices of a run: how many there are, what they compute in, how they share the work."""
+
+from typing import Any
+
+import torch
+
+from dvp.cpu.memory import keep_freed_memory
+from dvp.errors import UserError
+from dvp.kinds import KINDS
+from dvp.tasks import TASKS
+
+
+def prepare_devices(num_gpus: int) -> None:
+    """Set this process up for its devices, GPUs or the CPU; raises UserError when the machine has fewer GPUs."""
+    if not num_gpus:
+        keep_freed_memory()
+    available = torch.cuda.device_count()
+    if num_gpus > available:
+        raise UserError(
+            f"num_gpus={num_gpus} but this machine has {available}: ask for fewer, or num_gpus=0 for the CPU."
+        )
+
+
+def strategy_of(config: dict[str, Any]) -> str:
+    """Lightning's name of the configured strategy; auto becomes DDP on more than one device."""
+    if config["strategy"] != "auto" or config["devices"] == 1:
+        return config["strategy"]
+    # No gradient get, in a search, the compressors of all arms but one; where a kind of task says so, others.
+    some_unused = config["search_stage"] or KINDS[TASKS[config["datasets"]].kind].SOME_UNUSED
+    return "ddp_find_unused_parameters_true" if some_unused else "ddp"
+
+
+def precision_of(config: dict[str, Any]) -> str:
+    """Lightning's name of the configured precision; auto becomes what the devices and the language model take."""
+    wanted, t5 = config["precision"], config["language_model"] == "T5"
+    if wanted == "auto":
+        on_gpu = config["num_gpus"] > 0
+        wanted = 32 if not on_gpu else "bf16" if torch.cuda.is_bf16_supported() else 32 if t5 else 16
+    return {16: "16-mixed", 32: "32-true", "bf16": "bf16-mixed"}[wanted]

@@ -1,0 +1,82 @@
+"""The folder of a run: claimed by one run alone, and found again by that run when SLURM requeues its job."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from dvp.files import require_writable, write_json
+
+CLAIM = "claim.json"  # in the folder: the job and the settings of the run that it belongs to
+# What numbers a process among those of one run, as torchrun, Lightning, SLURM, LSF and Open MPI set it.
+RANKS = ("LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK", "OMPI_COMM_WORLD_RANK")
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that writes for all of a run. Known before any of them can talk to the others."""
+    if "RANK" in os.environ:  # torchrun's, the rank among all; inside of SLURM too
+        return os.environ["RANK"] == "0"
+    # SLURM_PROCID alone won't do: the processes that Lightning starts inside of a batch job share it.
+    return all(os.environ.get(name, "0") == "0" for name in RANKS)
+
+
+def run_folder(config: dict[str, Any]) -> Path:
+    """The folder of this run: its own where its job was requeued, else a new one that no other run can have.
+
+    A training's is `version_<n>`, a test's `test_<n>`. A dry run has none, and only the first process claims one; the
+    others, which write nothing, get a place that is never made. Raises UserError when it cannot be written.
+    """
+    if own := requeued_folder(config):
+        return own
+    parent = _parent(config)
+    if config["fast_dev_run"] or not is_first_process():
+        return parent / f"unclaimed-{uuid4().hex}"
+    require_writable(parent)
+    folder = _claim(parent, "test" if config["test_only"] else "version")
+    write_json(folder / CLAIM, {"format": 1, "job": _job(), "config": config})
+    return folder
+
+
+def requeued_folder(config: dict[str, Any]) -> Path | None:
+    """The folder that this training claimed before its SLURM job was requeued, the newest of several; None if none.
+
+    All processes find the same: what another claims meanwhile is new, has no checkpoint, and so changes nothing.
+    """
+    if int(os.environ.get("SLURM_RESTART_COUNT", "0")) == 0 or config["test_only"] or config["fast_dev_run"]:
+        return None
+    mine = json.loads(json.dumps({"format": 1, "job": _job(), "config": config}))
+    claims = [path for path in _parent(config).glob(f"version_*/{CLAIM}") if json.loads(path.read_text()) == mine]
+    return max(claims, key=lambda path: _number(path.parent)).parent if claims else None
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint that was written last in a run's folder, at a validation or when SLURM announced the job's end."""
+    found = [*folder.glob("checkpoints/*.ckpt/training.json"), *folder.glob("hpc_ckpt_*.ckpt/training.json")]
+    return max(found, key=lambda path: path.stat().st_mtime_ns).parent if found else None
+
+
+def _parent(config: dict[str, Any]) -> Path:
+    return Path(config["log_dir"]) / f"{config['exp_name']}_seed{config['seed']}"
+
+
+def _claim(parent: Path, kind: str) -> Path:
+    number = max((_number(path) for path in parent.glob(f"{kind}_*")), default=-1) + 1
+    while True:
+        folder = parent / f"{kind}_{number}"
+        try:
+            folder.mkdir()  # one step, on a shared disk too: of two runs one gets it
+            return folder
+        except FileExistsError:
+            number += 1
+
+
+def _number(folder: Path) -> int:
+    number = folder.name.rpartition("_")[2]
+    return int(number) if number.isdecimal() else -1
+
+
+def _job() -> str | None:
+    """This job among all of all clusters; None outside of SLURM. A requeued job keeps it."""
+    job = os.environ.get("SLURM_JOB_ID")
+    return job and f"{os.environ.get('SLURM_CLUSTER_NAME', '')}/{job}"

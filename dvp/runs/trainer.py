@@ -1,0 +1,87 @@
+"""Lightning's trainer: loggers, callbacks and checkpoints of a run."""
+
+import csv
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+
+from dvp.checkpoints import TrainedOnly, read_progress
+from dvp.data.image_tokens import ImageTokens
+from dvp.runs.devices import precision_of, strategy_of
+from dvp.runs.folder import is_first_process, newest_checkpoint, requeued_folder, run_folder
+from dvp.runs.resume import GoingOn, check_resume
+
+# What Lightning warns of is meant (two loggers share the run's folder, CLIP is frozen in eval mode) or its own affair.
+warnings.filterwarnings("ignore", "Experiment logs directory .* exists and is not empty")
+warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode")
+warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")
+
+
+def build_trainer(config: dict[str, Any], monitor: str) -> pl.Trainer:
+    """Lightning's trainer on the configured devices; the split of `monitor` picks the best checkpoint.
+
+    Raises UserError where `resume_from` is not to be gone on with under these settings.
+    """
+    resumed = config["resume_from"] if not config["test_only"] and not requeued_folder(config) else None
+    if resumed:
+        check_resume(config)
+    folder = run_folder(config)
+    number = folder.name.removeprefix("version_")
+    version = int(number) if number.isdecimal() else folder.name
+    place = {"save_dir": folder.parent.parent, "name": folder.parent.name, "version": version}
+    callbacks: list[pl.Callback] = [
+        ModelCheckpoint(monitor=monitor, mode="max"),
+        ModelCheckpoint(filename="last", enable_version_counter=False),  # save_last skips epochs that are not the best
+        LearningRateMonitor(logging_interval="step"),
+        GoingOn(resumed),
+        TQDMProgressBar(refresh_rate=10),  # it shows the loss, and so waits for the device: not in every step
+    ]
+    if config["image_tokens"] == "cache" or config["image_tokens"] == "auto" and not config["fast_dev_run"]:
+        callbacks.append(cached_tokens(config))
+    return pl.Trainer(
+        default_root_dir=folder,  # where Lightning looks for what it saved when SLURM announced the job's end
+        accelerator="gpu" if config["num_gpus"] else "cpu",
+        devices=config["num_gpus"] or config["cpu_processes"],
+        num_nodes=config["num_nodes"],
+        strategy=strategy_of(config),
+        precision=precision_of(config),
+        max_epochs=config["max_epoch"] if config["max_steps"] is None else -1,
+        max_steps=config["max_steps"] or -1,
+        accumulate_grad_batches=config["accumulate"],
+        val_check_interval=config["val_check_interval"],
+        fast_dev_run=config["fast_dev_run"],
+        logger=[TensorBoardLogger(**place), _table(place, folder)],
+        callbacks=callbacks,
+        plugins=[TrainedOnly()],
+        use_distributed_sampler=False,  # the data module deals the rows itself, so that none is evaluated twice
+        num_sanity_val_steps=0,
+        log_every_n_steps=10,
+    )
+
+
+def start_from(trainer: pl.Trainer, config: dict[str, Any]) -> str | None:
+    """The checkpoint that a training goes on from: its own last where its job was requeued, else `resume_from`."""
+    own = newest_checkpoint(Path(trainer.default_root_dir))
+    return str(own) if own else config["resume_from"]
+
+
+def _table(place: dict[str, Any], folder: Path) -> CSVLogger:
+    """The logger of metrics.csv, which a requeued run goes on with; by itself Lightning would begin it anew."""
+    logger, path, checkpoint = CSVLogger(**place), folder / "metrics.csv", newest_checkpoint(folder)
+    if checkpoint and path.is_file() and is_first_process():
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        writer = logger.experiment  # which removes the file
+        writer.metrics = [row for row in rows if int(row["step"]) < read_progress(str(checkpoint))["global_step"]]
+        writer.save()
+    return logger
+
+
+def cached_tokens(config: dict[str, Any]) -> ImageTokens:
+    """The callback that lets a run read its image tokens from a cache."""
+    folder, transform = Path(config["data_root"]) / "image_tokens", f"clip.preprocess {config['image_size']}"
+    return ImageTokens(config["image_tokens"], folder, transform, config["image_tokens_on"] == "device")
