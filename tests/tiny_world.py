@@ -1,6 +1,7 @@
 """Tiny random models, tokenizers and data, written as real folders and files."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,11 @@ import pyarrow as pa
 import sentencepiece
 import torch
 from PIL import Image
+from tokenizers import ByteLevelBPETokenizer
 from torch import nn
-from transformers import (
-    BertConfig,
-    BertModel,
-    CLIPVisionConfig,
-    CLIPVisionModel,
-    LlamaConfig,
-    LlamaModel,
-    T5Config,
-    T5Model,
-)
+from transformers import CLIPVisionConfig, CLIPVisionModel
+
+from dvp.backbones import BACKBONES
 
 SENTENCES = [
     "what color is the left square", "is there a red circle", "how many blue triangles are there",
@@ -32,7 +27,7 @@ SPLITS = {
     "snli_ve": ("train", "dev", "test"),
 }
 FILES = {"vqa": "vqav2", "gqa": "gqa", "snli_ve": "snli_ve"}
-WIDTH, LAYERS, PIXELS = 32, 3, 16
+LAYERS, PIXELS = 3, 16  # layers of every language model in BACKBONES, pixels of CLIP
 
 
 # Language models and CLIP
@@ -70,15 +65,20 @@ def _llama_tokenizer(folder: Path) -> dict[str, int]:
     return {"vocab_size": size}
 
 
-FAMILIES: dict[str, tuple] = {
-    "bert": (_bert_tokenizer, BertModel, BertConfig,
-             {"hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": 4, "intermediate_size": 48}),
-    "t5": (_t5_tokenizer, T5Model, T5Config,
-           {"d_model": WIDTH, "num_layers": 2, "num_decoder_layers": LAYERS, "num_heads": 4, "d_kv": 8, "d_ff": 48,
-            "decoder_start_token_id": 0}),
-    "llama": (_llama_tokenizer, LlamaModel, LlamaConfig,
-              {"hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": 4, "intermediate_size": 48}),
-}  # fmt: skip
+def _byte_level_tokenizer(folder: Path) -> dict[str, int]:
+    tokenizer = ByteLevelBPETokenizer()
+    tokenizer.train_from_iterator(SENTENCES, vocab_size=320, special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
+    tokenizer.save_model(str(folder))  # vocab.json and merges.txt
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "RobertaTokenizer"}')
+    return {"vocab_size": tokenizer.get_vocab_size()}
+
+
+TOKENIZERS: dict[str, Callable[[Path], dict[str, int]]] = {
+    "BertTokenizer": _bert_tokenizer,
+    "T5Tokenizer": _t5_tokenizer,
+    "LlamaTokenizer": _llama_tokenizer,
+    "RobertaTokenizer": _byte_level_tokenizer,
+}
 
 
 def shake(module: nn.Module, scale: float = 0.1) -> nn.Module:
@@ -92,9 +92,15 @@ def shake(module: nn.Module, scale: float = 0.1) -> nn.Module:
 
 def write_language_model(folder: Path, family: str, **changes: Any) -> None:
     """Write a random model of a family with its tokenizer, `changes` going into its config.json."""
-    write_tokenizer, model, config, sizes = FAMILIES[family]
+    backbone = BACKBONES[family]
+    settings = TOKENIZERS[backbone.tiny_tokenizer](folder) | backbone.tiny | changes
     torch.manual_seed(0)
-    shake(model(config(**write_tokenizer(folder) | sizes | changes))).save_pretrained(folder)
+    shake(backbone.model_class(backbone.model_class.config_class(**settings))).save_pretrained(folder)
+
+
+def deep(family: str, layers: int) -> dict[str, int]:
+    """The settings of a family's config that make it so many layers deep."""
+    return {name: layers for name in BACKBONES[family].tiny if name.endswith("layers")}
 
 
 def write_clip(folder: Path) -> None:
