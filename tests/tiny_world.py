@@ -15,18 +15,21 @@ from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from dvp.backbones import BACKBONES
+from dvp.tasks import TASKS
 
 SENTENCES = [
     "what color is the left square", "is there a red circle", "how many blue triangles are there",
     "the small square is green", "what shape is above the red square", "no circle is yellow",
 ]  # fmt: skip
-ANSWERS = {"vqa": ["yes", "no", "red", "two"], "gqa": ["left", "right", "blue"]}
+ANSWERS = ["yes", "no", "red", "two"]  # of tasks without a vocabulary of their own
+PUBLISHED = ("vqa", "gqa", "snli_ve")  # the tasks of which the small real data has tables
+# All splits of the tasks that classify; ScienceQA's world lies beside its tests.
 SPLITS = {
-    "vqa": ("train", "trainable_val", "rest_val", "test", "test-dev"),
-    "gqa": ("train", "val", "test-dev"),
-    "snli_ve": ("train", "dev", "test"),
+    name: tuple(dict.fromkeys(task.train + task.validate + task.test))
+    for name, task in TASKS.items()
+    if name != "scienceqa"
 }
-FILES = {"vqa": "vqav2", "gqa": "gqa", "snli_ve": "snli_ve"}
+SPLITS["vqa"] += ("test-dev",)  # test_split=test-dev
 LAYERS, PIXELS = 3, 16  # layers of every language model in BACKBONES, pixels of CLIP
 
 
@@ -122,26 +125,26 @@ def picture(seed: int) -> bytes:
 
 def rows_of(task: str, split: str, images: int = 4, questions: int = 2) -> list[dict[str, Any]]:
     """Rows as the published scripts write them: one image with its questions."""
-    first = 1000 * SPLITS[task].index(split)
+    first, fixed = 1000 * SPLITS[task].index(split), TASKS[task].answers
     rows = []
     for image in range(images):
         ids = [first + 10 * image + number for number in range(questions)]
         row = {"image": picture(first + image), "questions": [SENTENCES[i % len(SENTENCES)] for i in ids]}
-        if task == "snli_ve":
-            labels = [("entailment", "neutral", "contradiction")[i % 3] for i in ids]
-            rows.append(row | {"answers": labels, "identifier": first + image})
-            continue
-        names = ANSWERS[task]
-        labels = [i % len(names) for i in ids]
-        asked = task == "vqa" and split.startswith("test")  # the answers of these are the server's secret
-        rows.append(row | {
-            "answers": [] if asked else [[names[label]] for label in labels],
-            "answer_labels": [] if asked else [[label] for label in labels],
-            "answer_scores": [] if asked else [[1.0] for _ in labels],
-            "image_id": first + image if task == "vqa" else f"n{first + image}",
-            "question_id": ids if task == "vqa" else [str(i) for i in ids],
-            "split": split,
-        })  # fmt: skip
+        if fixed:
+            row |= {"answers": [fixed[i % len(fixed)] for i in ids], "identifier": first + image}
+        else:
+            labels = [i % len(ANSWERS) for i in ids]
+            asked = task == "vqa" and split.startswith("test")  # the answers of these are the server's secret
+            row |= {
+                "answers": [] if asked else [[ANSWERS[label]] for label in labels],
+                "answer_labels": [] if asked else [[label] for label in labels],
+                "answer_scores": [] if asked else [[1.0] for _ in labels],
+                "image_id": first + image if task == "vqa" else f"n{first + image}",
+                "split": split,
+            }
+        if TASKS[task].submission:
+            row["question_id"] = ids if task == "vqa" else [str(i) for i in ids]
+        rows.append(row)
     return rows
 
 
@@ -155,7 +158,7 @@ def write_table(path: Path, rows: list[dict[str, Any]] | pa.Table) -> None:
 def write_data(folder: Path, task: str) -> None:
     """Write all tables of a task, small."""
     for split in SPLITS[task]:
-        write_table(folder / f"{FILES[task]}_{split}.arrow", rows_of(task, split))
+        write_table(folder / f"{TASKS[task].files}_{split}.arrow", rows_of(task, split))
 
 
 # Runs
