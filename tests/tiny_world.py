@@ -23,11 +23,11 @@ SENTENCES = [
 ]  # fmt: skip
 ANSWERS = ["yes", "no", "red", "two"]  # of tasks without a vocabulary of their own
 PUBLISHED = ("vqa", "gqa", "snli_ve")  # the tasks of which the small real data has tables
-# All splits of the tasks that classify; ScienceQA's world lies beside its tests.
+# All splits of the tasks that classify; the others' worlds lie beside their tests.
 SPLITS = {
     name: tuple(dict.fromkeys(task.train + task.validate + task.test))
     for name, task in TASKS.items()
-    if name != "scienceqa"
+    if task.kind == "classified"
 }
 SPLITS["vqa"] += ("test-dev",)  # test_split=test-dev
 LAYERS, PIXELS = 3, 16  # layers of every language model in BACKBONES, pixels of CLIP
