@@ -132,12 +132,12 @@ def make_dvp(language_models: dict[str, str], clip_folder: str) -> Callable[...,
     from dvp.model import DVP, adapt_language_model
     from dvp.vision import Vision
 
-    def make(family: str, use_adapter: bool = False, **options: Any) -> nn.Module:
+    def make(family: str, use_adapter: bool | str = False, **options: Any) -> nn.Module:
         torch.manual_seed(1)
         vision = Vision(clip.load(clip_folder))
         model = DVP(vision, vision.width, load_backbone(language_models[family]), 7, **{"num_heads": 4} | options)
         if use_adapter:
-            adapt_language_model(model.backbone)
+            adapt_language_model(model.backbone, kind=use_adapter)
         return model
 
     return make

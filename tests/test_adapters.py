@@ -1,19 +1,17 @@
 """Adapters: where they sit, what they change, and what is trained beside them."""
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
 from tiny_world import LAYERS
 from torch import nn
 
-from dvp.adapters import Adapted, Adapter, freeze, inject_adapters
+from dvp.adapters import ADAPTERS, Adapted, Adapter, freeze, inject_adapters
 from dvp.backbones import BACKBONES, load_backbone
 from dvp.model import DVP
 
 FAMILIES = pytest.mark.parametrize("family", BACKBONES)
-KINDS = [True]  # what use_adapter may be, but False
 
 
 def adapters(root: nn.Module) -> int:
@@ -32,8 +30,8 @@ def norms(model: nn.Module) -> set[str]:
 
 
 @FAMILIES
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_sub_layer_gets_one_adapter(family: str, kind: Any, make_dvp: Callable[..., DVP]) -> None:
+@pytest.mark.parametrize("kind", ADAPTERS)
+def test_every_sub_layer_gets_one_adapter(family: str, kind: bool | str, make_dvp: Callable[..., DVP]) -> None:
     model = make_dvp(family, use_adapter=kind).backbone.model
     stacks = {name: model.get_submodule(name) for name in BACKBONES[family].adapters_per_layer}
     for name, stack in stacks.items():
@@ -42,9 +40,9 @@ def test_every_sub_layer_gets_one_adapter(family: str, kind: Any, make_dvp: Call
 
 
 @FAMILIES
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ADAPTERS)
 def test_zeroed_adapters_change_nothing(
-    family: str, kind: Any, make_dvp: Callable[..., DVP], batch_of: Callable
+    family: str, kind: bool | str, make_dvp: Callable[..., DVP], batch_of: Callable
 ) -> None:
     plain, adapted = make_dvp(family).eval(), make_dvp(family, use_adapter=kind).eval()
     adapted.head.load_state_dict(plain.head.state_dict())
@@ -59,9 +57,9 @@ def test_zeroed_adapters_change_nothing(
 
 
 @FAMILIES
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ADAPTERS)
 def test_adapter_mode_trains_adapters_norms_compressor_and_head_alone(
-    family: str, kind: Any, make_dvp: Callable
+    family: str, kind: bool | str, make_dvp: Callable
 ) -> None:
     model = make_dvp(family, use_adapter=kind)
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -78,10 +76,10 @@ def test_adapter_mode_trains_adapters_norms_compressor_and_head_alone(
 
 
 @FAMILIES
-@pytest.mark.parametrize("use_adapter", [False, *KINDS])
+@pytest.mark.parametrize("use_adapter", [False, *ADAPTERS])
 @pytest.mark.parametrize("insert_layer", [0, LAYERS - 1])
 def test_the_gradient_reaches_every_trained_parameter(
-    family: str, use_adapter: bool, insert_layer: int, make_dvp: Callable[..., DVP], batch_of: Callable
+    family: str, use_adapter: bool | str, insert_layer: int, make_dvp: Callable[..., DVP], batch_of: Callable
 ) -> None:
     model = make_dvp(family, use_adapter=use_adapter)
     model(batch_of(family), insert_layer).square().sum().backward()
