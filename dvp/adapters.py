@@ -24,6 +24,9 @@ class Adapter(nn.Module):
         return x + self.up(self.activation(self.down(x)))
 
 
+ADAPTERS: dict[bool | str, type[nn.Module]] = {True: Adapter}  # by use_adapter
+
+
 class Adapted(nn.Module):
     """`base`, then `adapter` on its output."""
 

@@ -9,6 +9,7 @@ Of two named configs the later wins, so `shapes` goes last; `key=value` beats bo
 
 import ast
 import difflib
+from collections import ChainMap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -82,9 +83,7 @@ def defaults():
     cpu_processes = 1  # with num_gpus=0: gloo processes, to try what several devices do
     strategy = "auto"  # of Lightning: auto, ddp, fsdp, deepspeed_stage_2, ...
     precision = "auto"  # 16, 32, bf16 or auto: 32 on a CPU, bf16 where the GPU has it; else 32 for T5, 16 for others
-    backbone_dtype = (
-        "auto"  # of frozen weights: float32, bfloat16 or auto: bfloat16 for LLaMA where precision is 16 bit
-    )
+    backbone_dtype = "auto"  # frozen weights: float32, bfloat16 or auto: bfloat16 for LLaMA where precision is 16 bit
     quantize = None  # 8bit or 4bit: a frozen language model through bitsandbytes, on a GPU
     gradient_checkpointing = False  # True: layers are computed again in the backward pass; less memory, more time
     compile = False  # True: torch.compile the language model's layers and the image encoder
@@ -108,10 +107,10 @@ def defaults():
 
 SEARCH = {"search_stage": True, "max_epoch": 2, "max_steps": None, "warmup_steps": 0, "decay_power": "constant"}
 ADAPTION = {"max_steps": None}
-VQA = {"lr_mult": 10}
+VQA = {"datasets": ["vqa"], "lr_mult": 10}
 GQA = {"datasets": ["gqa"], "lr_mult": 10}
 SNLI_VE = {"datasets": ["snli_ve"]}
-BERT: dict[str, Any] = {}
+BERT = {"language_model": "BERT"}
 T5 = {"language_model": "T5", "tokenizer": "t5-base", "learning_rate": 2e-4}
 LLAMA = {
     "language_model": "LLAMA", "tokenizer": "./llama_7b_weights_hf", "num_heads": 16, "use_adapter": True,
@@ -169,13 +168,12 @@ SHAPES = {
     "max_epoch": 3,
 }
 
-for _name, _parts in (EXPERIMENTS | SCIENCE_QA_EXPERIMENTS).items():
-    _merged: dict[str, Any] = {"exp_name": _name}
-    for _part in _parts:
-        _merged |= _part
-    ex.add_named_config(_name, _merged)
-    _stage = "Search K" if _merged.get("search_stage") else "Train at K"
-    ex.named_configs[_name].__doc__ = f"{_stage}: {_merged.get('language_model', 'BERT')}, {_name.split('_', 3)[3]}."
+_ALL = EXPERIMENTS | SCIENCE_QA_EXPERIMENTS
+NAMED = {name: {"exp_name": name} | dict(ChainMap(*reversed(parts))) for name, parts in _ALL.items()}  # the later wins
+for _name, _settings in NAMED.items():
+    ex.add_named_config(_name, _settings)
+    _stage = "Search K" if _settings.get("search_stage") else "Train at K"
+    ex.named_configs[_name].__doc__ = f"{_stage}: {_settings['language_model']}, {_name.split('_', 3)[3]}."
 ex.add_named_config("shapes", SHAPES)
 ex.named_configs["shapes"].__doc__ = "Any experiment on the embedded world, on a laptop; goes last."
 
@@ -225,9 +223,9 @@ _COUNT = _number(1, "a number of at least 1", (int,))
 _AMOUNT = _number(0, "a number of at least 0")
 _FLAG = _one_of(True, False)
 
-# What tasks.py and backbones/ hold; named here so that a look at the settings need not import torch.
-TASK_NAMES = ("vqa", "gqa", "snli_ve", "scienceqa")
-LANGUAGE_MODELS = ("BERT", "T5", "LLAMA")
+# Those of the experiments: the tables in tasks.py and backbones/ would load torch.
+TASK_NAMES = tuple(dict.fromkeys(settings["datasets"][0] for settings in NAMED.values()))
+LANGUAGE_MODELS = tuple(dict.fromkeys(settings["language_model"] for settings in NAMED.values()))
 
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "datasets": _one_of(*TASK_NAMES),

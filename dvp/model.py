@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from dvp.adapters import Adapter, adapt
+from dvp.adapters import ADAPTERS, adapt
 from dvp.backbones import LanguageBackbone, State
 from dvp.compressor import VisualTokenCompressor
 from dvp.vision import Seen
@@ -113,10 +113,15 @@ class DVP(nn.Module):
         return self.head(read.to(next(self.head.parameters()).dtype)).float()
 
 
-def adapt_language_model(backbone: LanguageBackbone, reduction: int | None = None) -> list[str]:
-    """Freeze a language model but for new adapters and its family's norms; returns the names of what is adapted."""
+def adapt_language_model(
+    backbone: LanguageBackbone, reduction: int | None = None, kind: bool | str = True
+) -> list[str]:
+    """Freeze a language model but for new adapters and its family's norms; returns the names of what is adapted.
+
+    kind: a key of ADAPTERS.
+    """
     options = backbone.adapter | ({"reduction": reduction} if reduction else {})
-    make = partial(Adapter, backbone.hidden_size, **options)
+    make = partial(ADAPTERS[kind], backbone.hidden_size, **options)
     return adapt(backbone, backbone.adapter_sites, make, backbone.trained_beside_adapters)
 
 

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_world import FAMILIES, PIXELS, SENTENCES, SPLITS, write_clip, write_data, write_language_model
+from tiny_world import PIXELS, SENTENCES, SPLITS, write_clip, write_data, write_language_model
 from torch import nn
+
+from dvp.backbones import BACKBONES, load_backbone
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +32,7 @@ def make_language_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..
 @pytest.fixture(scope="session")
 def language_models(make_language_model: Callable[..., str]) -> dict[str, str]:
     """The folder of a tiny language model per family."""
-    return {family: make_language_model(family) for family in FAMILIES}
+    return {family: make_language_model(family) for family in BACKBONES}
 
 
 @pytest.fixture(scope="session")
@@ -127,16 +129,15 @@ def real_data() -> Callable[[], Path]:
 def make_dvp(language_models: dict[str, str], clip_folder: str) -> Callable[..., nn.Module]:
     """Makes a DVP model of a family with 7 answers, in training mode; its vision takes 16 x 16 pixels."""
     import clip
-    from dvp.backbones import load_backbone
     from dvp.model import DVP, adapt_language_model
     from dvp.vision import Vision
 
-    def make(family: str, use_adapter: bool = False, **options: Any) -> nn.Module:
+    def make(family: str, use_adapter: bool | str = False, **options: Any) -> nn.Module:
         torch.manual_seed(1)
         vision = Vision(clip.load(clip_folder))
         model = DVP(vision, vision.width, load_backbone(language_models[family]), 7, **{"num_heads": 4} | options)
         if use_adapter:
-            adapt_language_model(model.backbone)
+            adapt_language_model(model.backbone, kind=use_adapter)
         return model
 
     return make
@@ -145,7 +146,6 @@ def make_dvp(language_models: dict[str, str], clip_folder: str) -> Callable[...,
 @pytest.fixture
 def batch_of(language_models: dict[str, str]) -> Callable[[str], dict[str, torch.Tensor]]:
     """Makes a batch of three questions, tokenised for a family, with random pictures."""
-    from dvp.backbones import BACKBONES
 
     def make(family: str) -> dict[str, torch.Tensor]:
         tokenizer = BACKBONES[family].tokenizer(language_models[family])

@@ -1,68 +1,85 @@
 """Adapters: where they sit, what they change, and what is trained beside them."""
 
-import re
 from collections.abc import Callable
 
 import pytest
 import torch
+from tiny_world import LAYERS
 from torch import nn
 
-from dvp.adapters import Adapter, freeze, inject_adapters
+from dvp.adapters import ADAPTERS, Adapted, Adapter, freeze, inject_adapters
 from dvp.backbones import BACKBONES, load_backbone
 from dvp.model import DVP
 
-ENCODER_LAYERS, LAYERS = 2, 3  # of the tiny models in conftest
-ADAPTERS = {"bert": 2 * LAYERS, "t5": 2 * ENCODER_LAYERS + 3 * LAYERS, "llama": 2 * LAYERS}
-# The frozen model's own parameters that are trained beside adapters
-NORMS = {
-    "bert": r"encoder\.layer\.\d+\.(attention\.)?output\.LayerNorm\.(weight|bias)",
-    "t5": r"(encoder|decoder)\.(block\.\d+\.layer\.\d+\.layer_norm|final_layer_norm)\.weight",
-    "llama": r"layers\.\d+\.(input|post_attention)_layernorm\.weight|norm\.weight",
-}
 FAMILIES = pytest.mark.parametrize("family", BACKBONES)
 
 
-@FAMILIES
-def test_every_sub_layer_gets_one_adapter(family: str, make_dvp: Callable[..., DVP]) -> None:
-    model = make_dvp(family, use_adapter=True)
-    assert sum(isinstance(module, Adapter) for module in model.modules()) == ADAPTERS[family]
+def adapters(root: nn.Module) -> int:
+    return sum(isinstance(module, Adapted) for module in root.modules())
+
+
+def norms(model: nn.Module) -> set[str]:
+    """The parameters of all norms, but for the embeddings' own."""
+    names = [name for name, module in model.named_modules() if type(module).__name__.endswith("Norm")]
+    return {
+        f"{name}.{parameter}"
+        for name in names
+        if "embeddings" not in name
+        for parameter, _ in model.get_submodule(name).named_parameters()
+    }
 
 
 @FAMILIES
-def test_zeroed_adapters_change_nothing(family: str, make_dvp: Callable[..., DVP], batch_of: Callable) -> None:
-    plain, adapted = make_dvp(family).eval(), make_dvp(family, use_adapter=True).eval()
+@pytest.mark.parametrize("kind", ADAPTERS)
+def test_every_sub_layer_gets_one_adapter(family: str, kind: bool | str, make_dvp: Callable[..., DVP]) -> None:
+    model = make_dvp(family, use_adapter=kind).backbone.model
+    stacks = {name: model.get_submodule(name) for name in BACKBONES[family].adapters_per_layer}
+    for name, stack in stacks.items():
+        assert [adapters(layer) for layer in stack] == [BACKBONES[family].adapters_per_layer[name]] * len(stack)
+    assert adapters(model) == sum(map(adapters, stacks.values()))
+
+
+@FAMILIES
+@pytest.mark.parametrize("kind", ADAPTERS)
+def test_zeroed_adapters_change_nothing(
+    family: str, kind: bool | str, make_dvp: Callable[..., DVP], batch_of: Callable
+) -> None:
+    plain, adapted = make_dvp(family).eval(), make_dvp(family, use_adapter=kind).eval()
     adapted.head.load_state_dict(plain.head.state_dict())
     adapted.compressors.load_state_dict(plain.compressors.state_dict())
     batch = batch_of(family)
     with torch.no_grad():
         assert not torch.allclose(adapted(batch, 1), plain(batch, 1), atol=1e-5)
         for module in adapted.modules():
-            if isinstance(module, Adapter):
-                nn.init.zeros_(module.up.weight)
+            if isinstance(module, Adapted):
+                nn.init.zeros_(module.adapter.up.weight)
         torch.testing.assert_close(adapted(batch, 1), plain(batch, 1))
 
 
 @FAMILIES
-def test_adapter_mode_trains_adapters_norms_compressor_and_head_alone(family: str, make_dvp: Callable) -> None:
-    model = make_dvp(family, use_adapter=True)
+@pytest.mark.parametrize("kind", ADAPTERS)
+def test_adapter_mode_trains_adapters_norms_compressor_and_head_alone(
+    family: str, kind: bool | str, make_dvp: Callable
+) -> None:
+    model = make_dvp(family, use_adapter=kind)
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    rest = {name for name in trained if not name.startswith(("compressors.", "head."))}
-    adapters = {name for name in rest if re.search(r"\.adapter\.(up|down)\.(weight|bias)$", name)}
-    norms = {name for name in rest if re.fullmatch(rf"backbone\.model\.({NORMS[family]})", name)}
-    assert rest == adapters | norms
-    assert len(adapters) == 4 * ADAPTERS[family]
-    assert (
-        len(norms) == len([n for n, _ in model.named_parameters() if re.search(rf"model\.({NORMS[family]})$", n)]) > 0
-    )
-    everywhere = [name for name, _ in model.named_parameters() if name.startswith(("compressors.", "head."))]
-    assert trained - rest == set(everywhere)
+    own = {name for name, _ in model.named_parameters() if name.startswith(("compressors.", "head."))}
+    inside = {
+        f"{name}.adapter.{parameter}"
+        for name, module in model.named_modules()
+        if isinstance(module, Adapted)
+        for parameter, _ in module.adapter.named_parameters()
+    }
+    beside = {f"backbone.model.{name}" for name in norms(model.backbone.model)}
+    assert own and beside and len(inside) >= adapters(model)
+    assert trained == own | inside | beside
 
 
 @FAMILIES
-@pytest.mark.parametrize("use_adapter", [False, True])
+@pytest.mark.parametrize("use_adapter", [False, *ADAPTERS])
 @pytest.mark.parametrize("insert_layer", [0, LAYERS - 1])
 def test_the_gradient_reaches_every_trained_parameter(
-    family: str, use_adapter: bool, insert_layer: int, make_dvp: Callable[..., DVP], batch_of: Callable
+    family: str, use_adapter: bool | str, insert_layer: int, make_dvp: Callable[..., DVP], batch_of: Callable
 ) -> None:
     model = make_dvp(family, use_adapter=use_adapter)
     model(batch_of(family), insert_layer).square().sum().backward()

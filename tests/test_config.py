@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from dvp.adapters import ADAPTERS
 from dvp.backbones import BACKBONES
 from dvp.config import EXPERIMENTS, LANGUAGE_MODELS, RULES, SHAPES, SHAPES_MODELS, TASK_NAMES, check, ex
 from dvp.errors import UserError
@@ -40,7 +41,8 @@ def test_all_published_configs_are_there() -> None:
     assert set(NAMES) <= set(EXPERIMENTS)
 
 
-def test_names_of_tasks_and_language_models_are_those_of_the_tables() -> None:
+def test_names_are_those_of_the_tables() -> None:
+    assert all(RULES["use_adapter"][0](kind) for kind in ADAPTERS)
     assert set(TASK_NAMES) == set(TASKS)
     assert {name.lower() for name in LANGUAGE_MODELS} == set(BACKBONES)
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from tiny_world import fit
 from transformers import LlamaModel
 
-from dvp.backbones import load_backbone
+from dvp.backbones import BACKBONES, load_backbone
 from dvp.checkpoints import trained_state
 from dvp.errors import UserError
 
@@ -75,7 +75,7 @@ def test_a_16_bit_model_takes_its_own_size(large: Path) -> None:
 
 
 @pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16, torch.float32])
-@pytest.mark.parametrize("family", ["bert", "t5", "llama"])
+@pytest.mark.parametrize("family", BACKBONES)
 def test_16_bit_weights_are_the_stored_ones_rounded(family: str, stored: torch.dtype, make_language_model) -> None:
     folder = Path(make_language_model(family))
     model = load_backbone(str(folder)).model.to(stored)
@@ -87,7 +87,7 @@ def test_16_bit_weights_are_the_stored_ones_rounded(family: str, stored: torch.d
         assert torch.equal(loaded[name], parameter.bfloat16()), name
 
 
-@pytest.mark.parametrize("family", ["bert", "t5", "llama"])
+@pytest.mark.parametrize("family", BACKBONES)
 def test_a_16_bit_base_is_trained_beside_in_fp32(family: str, configure) -> None:
     config = configure(f"dvp_adaption_{family}_vqa", use_adapter=True, precision="bf16", backbone_dtype="bfloat16")
     trainer = fit(config)

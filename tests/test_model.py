@@ -71,7 +71,8 @@ def test_vision_is_frozen_and_in_eval_mode_always(family: str, use_adapter: bool
 @FAMILIES
 def test_dropout_is_on_in_training_and_off_in_scoring(family: str, make_dvp: Callable, batch_of: Callable) -> None:
     model, batch = make_dvp(family), batch_of(family)
-    assert any(isinstance(module, torch.nn.Dropout) and module.p for module in model.modules()) or family == "llama"
+    rates = [value for name, value in model.backbone.model.config.to_dict().items() if "dropout" in name]
+    assert any(isinstance(module, torch.nn.Dropout) and module.p for module in model.backbone.modules()) == any(rates)
     with torch.no_grad():
         assert not torch.equal(model(batch, 0), model(batch, 0))
         model.eval()

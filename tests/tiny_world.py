@@ -1,6 +1,7 @@
 """Tiny random models, tokenizers and data, written as real folders and files."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,30 +10,27 @@ import pyarrow as pa
 import sentencepiece
 import torch
 from PIL import Image
+from tokenizers import ByteLevelBPETokenizer
 from torch import nn
-from transformers import (
-    BertConfig,
-    BertModel,
-    CLIPVisionConfig,
-    CLIPVisionModel,
-    LlamaConfig,
-    LlamaModel,
-    T5Config,
-    T5Model,
-)
+from transformers import CLIPVisionConfig, CLIPVisionModel
+
+from dvp.backbones import BACKBONES
+from dvp.tasks import TASKS
 
 SENTENCES = [
     "what color is the left square", "is there a red circle", "how many blue triangles are there",
     "the small square is green", "what shape is above the red square", "no circle is yellow",
 ]  # fmt: skip
-ANSWERS = {"vqa": ["yes", "no", "red", "two"], "gqa": ["left", "right", "blue"]}
+ANSWERS = ["yes", "no", "red", "two"]  # of tasks without a vocabulary of their own
+PUBLISHED = ("vqa", "gqa", "snli_ve")  # the tasks of which the small real data has tables
+# All splits of the tasks that classify; the others' worlds lie beside their tests.
 SPLITS = {
-    "vqa": ("train", "trainable_val", "rest_val", "test", "test-dev"),
-    "gqa": ("train", "val", "test-dev"),
-    "snli_ve": ("train", "dev", "test"),
+    name: tuple(dict.fromkeys(task.train + task.validate + task.test))
+    for name, task in TASKS.items()
+    if task.kind == "classified"
 }
-FILES = {"vqa": "vqav2", "gqa": "gqa", "snli_ve": "snli_ve"}
-WIDTH, LAYERS, PIXELS = 32, 3, 16
+SPLITS["vqa"] += ("test-dev",)  # test_split=test-dev
+LAYERS, PIXELS = 3, 16  # layers of every language model in BACKBONES, pixels of CLIP
 
 
 # Language models and CLIP
@@ -70,15 +68,20 @@ def _llama_tokenizer(folder: Path) -> dict[str, int]:
     return {"vocab_size": size}
 
 
-FAMILIES: dict[str, tuple] = {
-    "bert": (_bert_tokenizer, BertModel, BertConfig,
-             {"hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": 4, "intermediate_size": 48}),
-    "t5": (_t5_tokenizer, T5Model, T5Config,
-           {"d_model": WIDTH, "num_layers": 2, "num_decoder_layers": LAYERS, "num_heads": 4, "d_kv": 8, "d_ff": 48,
-            "decoder_start_token_id": 0}),
-    "llama": (_llama_tokenizer, LlamaModel, LlamaConfig,
-              {"hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": 4, "intermediate_size": 48}),
-}  # fmt: skip
+def _byte_level_tokenizer(folder: Path) -> dict[str, int]:
+    tokenizer = ByteLevelBPETokenizer()
+    tokenizer.train_from_iterator(SENTENCES, vocab_size=320, special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
+    tokenizer.save_model(str(folder))  # vocab.json and merges.txt
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "RobertaTokenizer"}')
+    return {"vocab_size": tokenizer.get_vocab_size()}
+
+
+TOKENIZERS: dict[str, Callable[[Path], dict[str, int]]] = {
+    "BertTokenizer": _bert_tokenizer,
+    "T5Tokenizer": _t5_tokenizer,
+    "LlamaTokenizer": _llama_tokenizer,
+    "RobertaTokenizer": _byte_level_tokenizer,
+}
 
 
 def shake(module: nn.Module, scale: float = 0.1) -> nn.Module:
@@ -92,9 +95,15 @@ def shake(module: nn.Module, scale: float = 0.1) -> nn.Module:
 
 def write_language_model(folder: Path, family: str, **changes: Any) -> None:
     """Write a random model of a family with its tokenizer, `changes` going into its config.json."""
-    write_tokenizer, model, config, sizes = FAMILIES[family]
+    backbone = BACKBONES[family]
+    settings = TOKENIZERS[backbone.tiny_tokenizer](folder) | backbone.tiny | changes
     torch.manual_seed(0)
-    shake(model(config(**write_tokenizer(folder) | sizes | changes))).save_pretrained(folder)
+    shake(backbone.model_class(backbone.model_class.config_class(**settings))).save_pretrained(folder)
+
+
+def deep(family: str, layers: int) -> dict[str, int]:
+    """The settings of a family's config that make it so many layers deep."""
+    return {name: layers for name in BACKBONES[family].tiny if name.endswith("layers")}
 
 
 def write_clip(folder: Path) -> None:
@@ -116,26 +125,26 @@ def picture(seed: int) -> bytes:
 
 def rows_of(task: str, split: str, images: int = 4, questions: int = 2) -> list[dict[str, Any]]:
     """Rows as the published scripts write them: one image with its questions."""
-    first = 1000 * SPLITS[task].index(split)
+    first, fixed = 1000 * SPLITS[task].index(split), TASKS[task].answers
     rows = []
     for image in range(images):
         ids = [first + 10 * image + number for number in range(questions)]
         row = {"image": picture(first + image), "questions": [SENTENCES[i % len(SENTENCES)] for i in ids]}
-        if task == "snli_ve":
-            labels = [("entailment", "neutral", "contradiction")[i % 3] for i in ids]
-            rows.append(row | {"answers": labels, "identifier": first + image})
-            continue
-        names = ANSWERS[task]
-        labels = [i % len(names) for i in ids]
-        asked = task == "vqa" and split.startswith("test")  # the answers of these are the server's secret
-        rows.append(row | {
-            "answers": [] if asked else [[names[label]] for label in labels],
-            "answer_labels": [] if asked else [[label] for label in labels],
-            "answer_scores": [] if asked else [[1.0] for _ in labels],
-            "image_id": first + image if task == "vqa" else f"n{first + image}",
-            "question_id": ids if task == "vqa" else [str(i) for i in ids],
-            "split": split,
-        })  # fmt: skip
+        if fixed:
+            row |= {"answers": [fixed[i % len(fixed)] for i in ids], "identifier": first + image}
+        else:
+            labels = [i % len(ANSWERS) for i in ids]
+            asked = task == "vqa" and split.startswith("test")  # the answers of these are the server's secret
+            row |= {
+                "answers": [] if asked else [[ANSWERS[label]] for label in labels],
+                "answer_labels": [] if asked else [[label] for label in labels],
+                "answer_scores": [] if asked else [[1.0] for _ in labels],
+                "image_id": first + image if task == "vqa" else f"n{first + image}",
+                "split": split,
+            }
+        if TASKS[task].submission:
+            row["question_id"] = ids if task == "vqa" else [str(i) for i in ids]
+        rows.append(row)
     return rows
 
 
@@ -149,7 +158,7 @@ def write_table(path: Path, rows: list[dict[str, Any]] | pa.Table) -> None:
 def write_data(folder: Path, task: str) -> None:
     """Write all tables of a task, small."""
     for split in SPLITS[task]:
-        write_table(folder / f"{FILES[task]}_{split}.arrow", rows_of(task, split))
+        write_table(folder / f"{TASKS[task].files}_{split}.arrow", rows_of(task, split))
 
 
 # Runs

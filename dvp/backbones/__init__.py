@@ -23,7 +23,7 @@ __all__ = ["BACKBONES", "LanguageBackbone", "State", "family_of", "load_backbone
 BACKBONES: dict[str, type[LanguageBackbone]] = {"bert": Bert, "t5": T5, "llama": Llama}
 
 WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
-TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "*.model")
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 
 
 def family_of(name_or_path: str) -> str:

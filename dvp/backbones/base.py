@@ -64,6 +64,13 @@ class LanguageBackbone(nn.Module):
     head_width: ClassVar[float] = 2.0  # middle width of the classifier, in hidden sizes
     tokenizer_options: ClassVar[dict] = {}
 
+    # What the tests make and expect
+    tiny: ClassVar[dict[str, int]]  # a config of 3 layers, 32 wide, with 4 heads
+    tiny_tokenizer: ClassVar[str]  # the class in transformers
+    adapters_per_layer: ClassVar[dict[str, int]]  # by the name of the stack of layers
+    read_token: ClassVar[str] = "first"  # of the text, or "last"
+    pad_id: ClassVar[int] = 0
+
     def __init__(self, model: PreTrainedModel, as_published: bool = False):
         super().__init__()
         replace_dropout(model)

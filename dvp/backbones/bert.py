@@ -16,6 +16,9 @@ class Bert(LanguageBackbone):
     adapter_sites = ("attention.output.dropout", "output.dropout")
     adapter = {"reduction": 8, "activation": nn.ReLU, "init": lambda weight: nn.init.normal_(weight, std=0.01)}
     trained_beside_adapters = r"encoder\..*LayerNorm"
+    tiny = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
+    tiny_tokenizer = "BertTokenizer"
+    adapters_per_layer = {"encoder.layer": 2}
 
     @property
     def layers(self) -> nn.ModuleList:

@@ -22,6 +22,10 @@ class Llama(LanguageBackbone):
     token_types = False
     head_width = 1 / 8
     tokenizer_options = {"add_eos_token": True}
+    tiny = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
+    tiny_tokenizer = "LlamaTokenizer"
+    adapters_per_layer = {"layers": 2}
+    read_token = "last"
 
     @property
     def layers(self) -> nn.ModuleList:

@@ -19,6 +19,12 @@ class T5(LanguageBackbone):
     adapter_sites = ("SelfAttention.o", "EncDecAttention.o", "DenseReluDense")
     adapter = {"reduction": 8, "activation": nn.ReLU, "init": lambda weight: nn.init.normal_(weight, std=0.01)}
     trained_beside_adapters = r"layer_norm"
+    tiny = {
+        "d_model": 32, "num_layers": 2, "num_decoder_layers": 3, "num_heads": 4, "d_kv": 8, "d_ff": 48,
+        "decoder_start_token_id": 0,
+    }  # fmt: skip
+    tiny_tokenizer = "T5Tokenizer"
+    adapters_per_layer = {"encoder.block": 2, "decoder.block": 3}
 
     @property
     def layers(self) -> nn.ModuleList:

@@ -49,7 +49,7 @@ def build_model(
     sees = vision if data.reader.transform else ZeroTokens(width)
     model = DVP(sees, width, backbone, len(data.answers), **compressors)
     if config["use_adapter"]:
-        adapt_language_model(backbone)
+        adapt_language_model(backbone, kind=config["use_adapter"])
     return model
 
 

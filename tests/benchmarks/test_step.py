@@ -9,7 +9,6 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks import step
-from dvp.backbones import BACKBONES
 from dvp.compressor import VisualTokenCompressor
 from dvp.tasks import TASKS
 
@@ -39,7 +38,7 @@ def test_an_adapter_checkpoint_is_small() -> None:
 
 
 @pytest.mark.parametrize("mode", ["search", "train_adapter"])
-@pytest.mark.parametrize("family", BACKBONES)
+@pytest.mark.parametrize("family", step.CONFIGS)
 def test_on_a_gpu_a_forward_pass_makes_nothing_on_the_cpu(family: str, mode: str) -> None:
     # Fake tensors know their device, and need neither the device nor memory. They can't go backward without one.
     gpu, task = torch.device("cuda"), TASKS["vqa"]

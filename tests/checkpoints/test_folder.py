@@ -113,7 +113,7 @@ def test_a_checkpoint_of_another_run_is_refused_with_what_differs(way: str, trai
             fit(config | changes | {way: str(last)})
     for experiment, message in (
         ("dvp_adaption_t5_vqa", "language_model is Bert there and T5 here"),
-        ("dvp_adaption_bert_gqa", "task is vqa there and gqa here.*answers is"),
+        ("dvp_adaption_bert_snli_ve", "task is vqa there and snli_ve here.*answers is"),
         ("dvp_search_bert_vqa", "search_stage is False there and True here"),
     ):
         with pytest.raises(UserError, match=message):

@@ -50,8 +50,12 @@ def test_nothing_or_all_is_left_to_torch(p: float) -> None:
 
 @pytest.mark.parametrize("family", BACKBONES)
 def test_every_dropout_of_a_language_model_is_replaced(family: str, language_models: dict[str, str]) -> None:
-    kinds = [type(m) for m in load_backbone(language_models[family]).modules() if isinstance(m, nn.Dropout)]
-    assert set(kinds) == ({Dropout} if family != "llama" else set())
+    folder = language_models[family]
+    stock, kinds = (
+        [type(module) for module in model.modules() if isinstance(module, nn.Dropout)]
+        for model in (BACKBONES[family].model_class.from_pretrained(folder), load_backbone(folder))
+    )
+    assert kinds == [Dropout] * len(stock)
 
 
 def test_what_is_no_plain_dropout_stays() -> None:

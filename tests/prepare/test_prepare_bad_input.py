@@ -29,11 +29,11 @@ def test_raw_root_missing(tmp_path, task, raw):
 
 @pytest.mark.parametrize("task", PREPARERS)
 def test_raw_root_empty(tmp_path, task):
-    refused(task, tmp_path, tmp_path / "out", "is missing: download it")
+    refused(task, tmp_path, tmp_path / "out", "is missing")
 
 
 def test_unknown_task_and_impossible_options(tmp_path):
-    refused("vqa2", tmp_path, tmp_path / "out", "one of vqa, gqa, snli_ve")
+    refused("vqa2", tmp_path, tmp_path / "out", f"one of {', '.join(PREPARERS)}")
     refused("vqa", tmp_path, tmp_path / "out", "min_answer_count=0", min_answer_count=0)
     refused("vqa", tmp_path, tmp_path / "out", "rest_val_images=-1", rest_val_images=-1)
 

@@ -7,8 +7,15 @@ import pytest
 
 import run
 from dvp import evaluation
-from dvp.config import EXPERIMENTS, SCIENCE_QA_EXPERIMENTS
-from dvp.shapes import build
+from dvp.config import NAMED
+from dvp.shapes import WRITERS, build
+from dvp.shapes.pretrain import LANGUAGE
+
+EMBEDDED = [
+    name
+    for name, settings in NAMED.items()
+    if settings["language_model"].lower() in LANGUAGE and settings["datasets"][0] in WRITERS
+]
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +29,7 @@ def command(*words: object) -> None:
     run.ex.run_commandline(["run.py", "with", *map(str, words)])
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS | SCIENCE_QA_EXPERIMENTS)
+@pytest.mark.parametrize("name", EMBEDDED)
 def test_every_experiment_runs_on_the_embedded_world(name, world, tmp_path):
     settings = [name, "shapes", f"data_root={world}", f"log_dir={tmp_path}", "batch_size=8", "per_gpu_batchsize=8"]
     command(*settings, "insert_layer=1", "max_steps=2")

@@ -7,12 +7,12 @@ import pytest
 from transformers import AutoConfig, AutoTokenizer
 
 import clip
-from dvp.backbones import BACKBONES, load_backbone
+from dvp.backbones import load_backbone
 from dvp.shapes.corpus import sentences
-from dvp.shapes.pretrain import MODELS, make
+from dvp.shapes.pretrain import LANGUAGE, MODELS, make
 from dvp.shapes.world import SIZE
 
-FAMILIES = tuple(BACKBONES)
+FAMILIES = tuple(LANGUAGE)
 TEXT = sentences(2000)
 
 
