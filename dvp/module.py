@@ -11,7 +11,15 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from dvp.checkpoints import FORMAT, fingerprint, load_trained, refuse_other, trained_state
+from dvp.checkpoints import (
+    FORMAT,
+    fingerprint,
+    load_trained,
+    name_then,
+    refuse_other,
+    refuse_to_go_on,
+    trained_state,
+)
 from dvp.evaluation.submission import Submission, gather, write_submission
 from dvp.files import write_json
 from dvp.model import DVP
@@ -190,8 +198,8 @@ class DVPModule(pl.LightningModule):
 
     # Checkpoints
 
-    def describe(self) -> dict[str, Any]:
-        """What a checkpoint must agree on with the run that loads it."""
+    def describe(self, renamed: Callable[[str], str] = str) -> dict[str, Any]:
+        """What a checkpoint must agree on with the run that loads it; `renamed` are the parameters there."""
         return {
             "task": self.task_name,
             "language_model": type(self.model.backbone).__name__,
@@ -200,12 +208,12 @@ class DVPModule(pl.LightningModule):
             "as_published": self.as_published,
             "answers": self.answers,
             **self.described,
-            "frozen": fingerprint(self.model),
+            "frozen": fingerprint(self.model, renamed),
         }
 
     def load_weights(self, weights: dict[str, Tensor], description: dict[str, Any]) -> None:
         """Take up trained weights, exactly, from a run of the same description."""
-        refuse_other(description, self.describe())
+        refuse_other(description, self.describe(name_then(description)))
         load_trained(self, weights)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -218,6 +226,7 @@ class DVPModule(pl.LightningModule):
             checkpoint["bandit"] = self.bandit.state_dict() | {"arm": self.arm}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        refuse_to_go_on(checkpoint["description"])
         self.load_weights(checkpoint["state_dict"], checkpoint["description"])
         torch.set_rng_state(checkpoint["rng"]["cpu"])
         if "cuda" in checkpoint["rng"] and self.trainer.strategy.root_device.type == "cuda":

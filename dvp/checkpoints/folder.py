@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from dvp.checkpoints.older import current_weights
 from dvp.errors import UserError
 from dvp.files import remove, write_whole
 
@@ -61,7 +62,7 @@ def read_checkpoint(path: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     folder, description = Path(path), read_description(path)
     with _refusing_damage(folder):
-        return load_file(folder / "weights.safetensors"), description
+        return current_weights(load_file(folder / "weights.safetensors"), description), description
 
 
 def read_description(path: str) -> dict[str, Any]:

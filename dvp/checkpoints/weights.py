@@ -1,6 +1,7 @@
 """What of a model goes into a checkpoint, and how it comes out: exactly, or refused with what differs."""
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -60,10 +61,10 @@ def refuse_other(described: dict[str, Any], expected: dict[str, Any]) -> None:
         raise UserError(f"The checkpoint belongs to another run: {'; '.join(listed)}. Give the settings it has there.")
 
 
-def fingerprint(module: nn.Module) -> str:
-    """A hash of all frozen parameters: names, shapes and an even sample of the values of each."""
+def fingerprint(module: nn.Module, renamed: Callable[[str], str] = str) -> str:
+    """A hash of all frozen parameters: names (`renamed`), shapes and an even sample of the values of each."""
     digest = hashlib.sha256()
-    for name, parameter in sorted(module.named_parameters()):
+    for name, parameter in sorted((renamed(name), parameter) for name, parameter in module.named_parameters()):
         if not parameter.requires_grad:
             values = parameter.detach().flatten()
             sample = values[:: max(1, len(values) // SAMPLED)].float().cpu()
