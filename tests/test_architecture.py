@@ -14,7 +14,7 @@ from dvp.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]
 ROOT_FILES = {
-    "__init__", "adapters", "build", "compressor", "config", "errors", "files", "model", "module", "optim", "tasks",
+    "__init__", "adapters", "build", "compressor", "errors", "files", "model", "module", "optim", "tasks",
     "vision",
 }  # fmt: skip
 
