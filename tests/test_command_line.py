@@ -227,7 +227,8 @@ def test_what_is_idle_are_settings() -> None:
 
 
 def test_the_tables_asked_for_early_are_those_of_the_tasks() -> None:
-    assert early.TABLES == {name: (task.files, task.train, task.test) for name, task in TASKS.items()}
+    fields = early.Reads._fields
+    assert early.TABLES == {name: tuple(getattr(task, field) for field in fields) for name, task in TASKS.items()}
 
 
 EARLY = {

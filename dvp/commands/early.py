@@ -5,18 +5,27 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dvp.config import LANGUAGE_MODELS, SHAPES
 from dvp.errors import UserError
 
-# What their names begin with, and the splits that a training and a test cannot do without. The whole is in tasks.py,
-# which imports torch.
+
+class Reads(NamedTuple):
+    """What is needed of a task here: the fields of these names in tasks.py, which imports torch."""
+
+    files: str
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    test_splits: tuple[str, ...] = ()
+    kind: str = "classified"
+
+
 TABLES = {
-    "vqa": ("vqav2", ("train", "trainable_val"), ("test",)),
-    "gqa": ("gqa", ("train",), ("test-dev",)),
-    "snli_ve": ("snli_ve", ("train",), ("dev", "test")),
-    "scienceqa": ("scienceqa", ("train",), ("test",)),
+    "vqa": Reads("vqav2", ("train", "trainable_val"), ("test",), ("test", "test-dev")),
+    "gqa": Reads("gqa", ("train",), ("test-dev",)),
+    "snli_ve": Reads("snli_ve", ("train",), ("dev", "test")),
+    "scienceqa": Reads("scienceqa", ("train",), ("test",), kind="written"),
 }
 
 
@@ -32,7 +41,7 @@ def check_start(config: dict[str, Any]) -> None:
 
 def check_data(config: dict[str, Any]) -> None:
     """Raise UserError where the tables that the configured task surely reads are not all there."""
-    data_root, task = config["data_root"], config["datasets"]
+    data_root, reads = config["data_root"], TABLES[config["datasets"]]
     if not data_root or not Path(data_root).is_dir():
         way = (
             "draw the embedded world first, with `python run.py shapes`"
@@ -40,13 +49,9 @@ def check_data(config: dict[str, Any]) -> None:
             else "give the folder with the Arrow files, see DATA.md"
         )
         raise UserError(f"data_root={data_root!r} is not a folder: {way}.")
-    files, train, test = TABLES[task]
-    if config["test_only"]:
-        splits = (config["test_split"],) if task == "vqa" else test
-    else:
-        splits = train
-    for split in splits:
-        path = Path(data_root) / f"{files}_{split}.arrow"
+    test = (config["test_split"],) if config["test_split"] in reads.test_splits else reads.test
+    for split in test if config["test_only"] else reads.train:
+        path = Path(data_root) / f"{reads.files}_{split}.arrow"
         if not path.is_file():
             have = ", ".join(sorted(found.name for found in Path(data_root).glob("*.arrow"))) or "no Arrow file"
             raise UserError(

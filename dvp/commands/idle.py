@@ -5,6 +5,8 @@ from typing import Any
 
 from sacred.run import Run
 
+from dvp.commands.early import TABLES
+
 CONVERT = ("raw_root", "min_answer_count", "rest_val_images", "allow_missing_images")
 SCORE = ("task", "predictions", "annotations", "questions")
 SCIENCE_QA = ("prompt_format", "use_caption", "answer_by", "max_new_tokens")
@@ -16,9 +18,13 @@ IDLE: tuple[tuple[tuple[str, ...], Callable[[dict[str, Any]], bool], str], ...] 
     (("max_epoch",), lambda c: c["max_steps"] is not None, "max_steps says how long the run is"),
     (("end_lr",), lambda c: isinstance(c["decay_power"], str), "only a polynomial decay ends there"),
     (("cpu_processes",), lambda c: c["num_gpus"] > 0, "the run is on GPUs"),
-    (SCIENCE_QA, lambda c: c["datasets"] != "scienceqa", "it is for ScienceQA"),
-    (("bucket_by_length",), lambda c: c["datasets"] == "scienceqa", "ScienceQA always does that"),
-    (("test_split",), lambda c: not (c["test_only"] and c["datasets"] == "vqa"), "it is for test_only on VQA"),
+    (SCIENCE_QA, lambda c: TABLES[c["datasets"]].kind != "written", "it is for ScienceQA"),
+    (("bucket_by_length",), lambda c: TABLES[c["datasets"]].kind == "written", "ScienceQA always does that"),
+    (
+        ("test_split",),
+        lambda c: not (c["test_only"] and TABLES[c["datasets"]].test_splits),
+        "only a test of VQA asks for it",
+    ),
     (("resume_from",), lambda c: c["test_only"], "a test takes load_path"),
     (CONVERT, lambda c: True, "it is for convert"),
     (SCORE, lambda c: True, "it is for score and check_submission"),
