@@ -1,20 +1,24 @@
 """The tasks: which tables they read, how an answer becomes a target, a loss, a score and a submission.
 
-A new task is one entry of TASKS (and one file in prepare/).
+A new task is one entry of TASKS (and one file in prepare/). torch is imported where it computes, so that a look at the
+table, before anything runs, does not wait for it.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def soft_targets(labels: list[list[int]], scores: list[list[float]], num_answers: int) -> Tensor:
     """Soft scores (B, C): 0.3, 0.6, 0.9 or 1 where annotators gave that answer, else 0."""
+    import torch
+
     targets = torch.zeros(len(labels), num_answers)
     counts = torch.tensor([len(found) for found in labels], dtype=torch.long)
     rows = torch.arange(len(labels)).repeat_interleave(counts)
@@ -24,12 +28,23 @@ def soft_targets(labels: list[list[int]], scores: list[list[float]], num_answers
 
 def class_targets(labels: list[list[int]], scores: list[list[float]], num_answers: int) -> Tensor:
     """Class indices (B,), the last label of each row as published; -100 where no answer is in the vocabulary."""
+    import torch
+
     return torch.tensor([found[-1] if found else -100 for found in labels])
 
 
 def soft_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Binary cross-entropy, summed over the answers, mean over the batch."""
+    from torch.nn import functional as F
+
     return F.binary_cross_entropy_with_logits(logits, targets) * targets.shape[1]
+
+
+def class_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy, mean over the rows with a known answer."""
+    from torch.nn import functional as F
+
+    return F.cross_entropy(logits, targets)
 
 
 def soft_score(logits: Tensor, targets: Tensor) -> Tensor:
@@ -44,17 +59,19 @@ def class_score(logits: Tensor, targets: Tensor) -> Tensor:
 
 def token_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Cross-entropy, mean over the labelled tokens (R,) of the batch; 0, not 0 / 0, where it has none."""
+    from torch.nn import functional as F
+
     return F.cross_entropy(logits, targets, reduction="sum") / max(1, len(targets))
 
 
-def mean_score(task: "Task", logits: Tensor, targets: Tensor) -> Tensor:
+def mean_score(task: Task, logits: Tensor, targets: Tensor) -> Tensor:
     """The mean score in percent."""
     return 100 * task.score(logits, targets).mean()
 
 
-def mean_likelihood(task: "Task", logits: Tensor, targets: Tensor) -> Tensor:
+def mean_likelihood(task: Task, logits: Tensor, targets: Tensor) -> Tensor:
     """100 * exp(-loss): the labelled tokens' likelihood, their geometric mean, in percent."""
-    return 100 * torch.exp(-task.loss(logits, targets))
+    return 100 * (-task.loss(logits, targets)).exp()
 
 
 class Answers(NamedTuple):
@@ -80,9 +97,9 @@ class Task:
     published_pick: tuple[str, ...]  # what the published code used for both
     metric: str
     targets: Callable[[list, list, int], Tensor] = class_targets
-    loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
+    loss: Callable[[Tensor, Tensor], Tensor] = class_loss
     score: Callable[[Tensor, Tensor], Tensor] = class_score
-    reward: Callable[["Task", Tensor, Tensor], Tensor] = mean_score  # of an arm, from logits and targets, in percent
+    reward: Callable[[Task, Tensor, Tensor], Tensor] = mean_score  # of an arm, from logits and targets, in percent
     test_splits: tuple[str, ...] = ()  # those of which test_split= chooses one instead
     answers: tuple[str, ...] | None = None  # a fixed vocabulary; None: the data's own
     submission: tuple[str, str] | None = None  # names of the id and the answer in a predictions file

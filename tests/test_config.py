@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from dvp.adapters import ADAPTERS
 from dvp.backbones import BACKBONES
 from dvp.config import EXPERIMENTS, LANGUAGE_MODELS, RULES, SHAPES, SHAPES_MODELS, TASK_NAMES, check, ex
+from dvp.config.rules import STRATEGIES, TEXTS, check_value, check_values
 from dvp.errors import UserError
 from dvp.tasks import TASKS
 
@@ -96,21 +98,113 @@ def test_mistyped_words_are_refused_with_the_right_one(
     assert list(tmp_path.iterdir()) == []  # nothing was started
 
 
-WRONG = {
-    **dict.fromkeys(RULES, ("nonsense", [])),
-    **{key: ("nonsense", -1) for key, (holds, _) in RULES.items() if holds(1) and not holds(-1)},
-    "insert_layer": ("nonsense", -1, 1.5),
-    "per_gpu_batchsize": (0, -1, "nonsense", 1.5),
-    "batch_size": (0, 2.0),
-    "precision": (8, "fp32"),
-    "val_check_interval": (0.0, 1.5, 2),
+TASKS_AS_LISTS = [["vqa"], ("vqa",)]
+VALUES = [
+    None, True, False, 0, 1, 2, 3, 1000, -1, 2**40, 10**400, 0.0, 0.5, 1.0, 1.5, 1e3, nan, inf, -inf, "", "abc", "vqa",
+    "auto", "all", "1", "true", ".", "a/b", "a\0b", [], ["abc"], ["vqa", "gqa"], *TASKS_AS_LISTS, {}, {"a": 1}, b"a",
+    1j, {1},
+]  # fmt: skip
+WHOLE, NUMBERS = [0, 1, 2, 3, 1000], [0, 1, 2, 3, 1000, 0.0, 0.5, 1.0, 1.5, 1e3]
+WORDS = [*WHOLE, "abc", "vqa", "auto", "all", "1", "true"]
+PATHS = [*WORDS, ".", "a/b"]
+# Which of VALUES a setting takes; all others must be refused.
+TAKEN: dict[str, list[Any]] = {
+    **dict.fromkeys(("as_published", "search_stage", "test_only", "use_adapter", "fast_dev_run"), [True, False]),
+    **dict.fromkeys(("bucket_by_length", "use_caption", "gradient_checkpointing", "compile"), [True, False]),
+    "allow_missing_images": [True, False],
+    "exp_name": WORDS,
+    **dict.fromkeys(("log_dir", "clip_model", "tokenizer"), PATHS),
+    **dict.fromkeys(("data_root", "raw_root", "predictions", "annotations", "questions"), ["", *PATHS]),
+    **dict.fromkeys(("load_path", "resume_from"), [None, "", *PATHS]),
+    "seed": WHOLE,
+    "datasets": ["vqa", *TASKS_AS_LISTS],
+    "task": ["vqa"],
+    **dict.fromkeys(("precision", "backbone_dtype", "strategy", "image_tokens"), ["auto"]),
+    **dict.fromkeys(
+        ("language_model", "test_split", "image_tokens_on", "prompt_format", "answer_by", "optim_type"), []
+    ),
+    "quantize": [None],
+    "max_text_len": [3, 1000],
+    "insert_layer": [*WHOLE, "auto"],
+    "search_sample": [1, 2, 3, 1000, "all"],
+    "max_steps": [None, 1, 2, 3, 1000],
+    **dict.fromkeys(("per_gpu_batchsize", "search_warmup_steps", "rest_val_images"), WHOLE),
+    **dict.fromkeys(("num_gpus", "num_workers"), WHOLE),
+    **dict.fromkeys(("image_size", "max_new_tokens", "num_heads", "max_epoch", "batch_size"), [1, 2, 3, 1000]),
+    **dict.fromkeys(("min_answer_count", "num_nodes", "cpu_processes"), [1, 2, 3, 1000]),
+    **dict.fromkeys(("learning_rate", "lr_mult", "weight_decay", "end_lr"), NUMBERS),
+    "decay_power": [0, 1, 2, 3, 0.0, 0.5, 1.0, 1.5],
+    "drop_rate": [0, 0.0, 0.5],
+    "warmup_steps": [*WHOLE, 0.0, 0.5, 1.0],
+    "val_check_interval": [0.5, 1.0],
 }
 
 
-@pytest.mark.parametrize("key, value", [(key, value) for key, values in WRONG.items() for value in values])
-def test_every_rule_refuses_wrong_values(key: str, value: Any, good: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=key):
-        check(good | {key: value})
+def among(value: Any, values: list[Any]) -> bool:
+    return any(type(value) is type(other) and value == other for other in values)
+
+
+def test_every_setting_has_a_rule_and_a_meaning() -> None:
+    assert set(ex.settings) == set(RULES) == set(TAKEN)
+    assert not set(ex.settings) - set(ex.settings.docs)
+    check_values(ex.settings)
+
+
+@pytest.mark.parametrize("key", TAKEN)
+def test_every_value_is_taken_by_the_rule_or_refused_in_one_sentence(key: str, good: dict[str, Any]) -> None:
+    for value in VALUES:
+        if among(value, TAKEN[key]):
+            check_value(key, value)
+            continue
+        for refuse in (lambda v=value: check_value(key, v), lambda v=value: check(good | {key: v})):
+            with pytest.raises(UserError, match=f"^{key}=") as refusal:
+                refuse()
+            assert len(str(refusal.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("key", TAKEN)
+def test_every_wrong_value_that_can_be_typed_is_refused_before_anything_runs(
+    key: str, refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for value in (None, True, -1, 2, 1.5, "1e999", "abc", "''", [], {}, {"a": 1}, "{[]:1}"):
+        word = str(value)
+        read = {"1e999": inf, "''": ""}.get(word, value)
+        if not among(read, TAKEN[key]) and not (key in TEXTS and word in ("-1", "1.5", "1e999")):
+            sentence = refused("with", "dvp_adaption_bert_vqa", f"{key}={word}")
+            assert len(sentence.strip().splitlines()) == 1 and (key in sentence or word in sentence)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "key, value, hint",
+    [
+        ("warmup_steps", 1e3, "write 1000"),
+        ("max_steps", 1e3, "write 1000"),
+        ("val_check_interval", 1, "write 1.0"),
+        ("use_adapter", 1, "write True"),
+        ("use_adapter", "true", "write True"),
+        ("learning_rate", "1e-3", "write 0.001"),  # as YAML reads it
+        ("max_steps", "none", "write None"),
+        ("language_model", "bert", "write 'BERT'"),
+        ("strategy", "dp", "auto, ddp, "),
+        ("data_root", 1.5, "write '1.5'"),
+    ],
+)
+def test_a_refusal_says_what_would_do(key: str, value: Any, hint: str) -> None:
+    with pytest.raises(UserError, match=hint):
+        check_value(key, value)
+
+
+def test_strategies_are_lightnings() -> None:
+    from pytorch_lightning.strategies import StrategyRegistry
+
+    assert set(STRATEGIES) - {"auto"} <= set(StrategyRegistry.available_strategies())
+
+
+def test_numbers_that_name_folders_become_words_and_nothing_has_one_spelling(good: dict[str, Any]) -> None:
+    config = check(good | {"log_dir": 1, "tokenizer": 7, "load_path": None, "resume_from": ""})
+    assert (config["log_dir"], config["tokenizer"], config["load_path"], config["resume_from"]) == ("1", "7", "", None)
 
 
 @pytest.mark.parametrize(
@@ -139,6 +233,8 @@ def test_accumulation_makes_up_the_batch_or_is_refused(settings: dict, passes: i
         ({"test_only": True}, "load_path"),
         ({"load_path": "a", "resume_from": "b"}, "load_path"),
         ({"learning_rate": 0}, "decay_power=constant"),
+        ({"strategy": "fsdp", "num_gpus": 0}, "needs a GPU"),
+        ({"per_gpu_batchsize": 0}, "how many rows fit"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(settings: dict, message: str, good: dict[str, Any]) -> None:

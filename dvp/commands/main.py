@@ -4,7 +4,7 @@ from dvp.config import check, ex
 
 
 @ex.main
-def main(_config):
+def main(_config, _run):
     """Search, train or test, as configured."""
     config = check(_config)
 
@@ -18,6 +18,8 @@ def main(_config):
     pl.seed_everything(config["seed"], workers=True)
     data, module = build(config)
     trainer = build_trainer(config, module.monitor)
+    for record in _run.observers:
+        record.began = True
     if config["test_only"]:
         trainer.test(module, datamodule=data)
     else:

@@ -1,0 +1,119 @@
+"""What can be seen to be wrong with a start before torch is imported, which takes seconds."""
+
+import importlib.util
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from dvp.config import LANGUAGE_MODELS, SHAPES
+from dvp.errors import UserError
+from dvp.tasks import TASKS
+
+
+def check_start(config: dict[str, Any]) -> None:
+    """Raise UserError where a checked config asks for what this machine does not have: GPUs, files, a layer."""
+    _check_devices(config["num_gpus"], config["strategy"])
+    check_data(config)
+    _check_language_model(config)
+    _check_image_encoder(config["clip_model"], config["image_size"])
+    for key in ("load_path", "resume_from"):
+        _check_checkpoint(key, config[key])
+
+
+def check_data(config: dict[str, Any]) -> None:
+    """Raise UserError where the tables that the configured task surely reads are not all there."""
+    data_root, reads = config["data_root"], TASKS[config["datasets"]]
+    if not data_root or not Path(data_root).is_dir():
+        way = (
+            "draw the embedded world first, with `python run.py shapes`"
+            if data_root == SHAPES["data_root"]
+            else "give the folder with the Arrow files, see DATA.md"
+        )
+        raise UserError(f"data_root={data_root!r} is not a folder: {way}.")
+    test = (config["test_split"],) if config["test_split"] in reads.test_splits else reads.test
+    for split in test if config["test_only"] else reads.train:
+        path = Path(data_root) / f"{reads.files}_{split}.arrow"
+        if not path.is_file():
+            have = ", ".join(sorted(found.name for found in Path(data_root).glob("*.arrow"))) or "no Arrow file"
+            raise UserError(
+                f"{path} is missing ({data_root} has {have}): make it with `python run.py convert`, see DATA.md."
+            )
+
+
+def _check_devices(num_gpus: int, strategy: str) -> None:
+    available = _gpus_at_most()
+    if available is not None and num_gpus > available:
+        raise UserError(
+            f"num_gpus={num_gpus} but this machine has {available}: ask for fewer, or num_gpus=0 for the CPU."
+        )
+    if strategy.startswith("deepspeed") and importlib.util.find_spec("deepspeed") is None:
+        raise UserError(f"strategy={strategy} needs DeepSpeed: pip install deepspeed.")
+
+
+def _gpus_at_most() -> int | None:
+    """How many GPUs torch can find here at most; None where only torch itself can tell."""
+    others = ("/dev/kfd", "/dev/dxg", "/dev/nvmap")  # AMD's, Windows' in its subsystem, those inside a processor
+    if sys.platform != "linux" or any(map(os.path.exists, others)):
+        return None
+    devices = [path for path in Path("/dev").glob("nvidia*") if path.name.removeprefix("nvidia").isdigit()]
+    cards = Path("/proc/driver/nvidia/gpus")
+    available = max(len(devices), len(list(cards.iterdir())) if cards.is_dir() else 0)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        available = min(available, len([name for name in visible.split(",") if name.strip() not in ("", "-1")]))
+    return available
+
+
+def _check_language_model(config: dict[str, Any]) -> None:
+    """Raise UserError where config.json in the folder tells of another model, or of too few layers or positions."""
+    folder = config["tokenizer"]
+    _check_place("tokenizer", folder)
+    model = _read_model(folder)
+    if model is None:
+        return
+    family = str(model.get("model_type")).upper()
+    if family in LANGUAGE_MODELS and family != config["language_model"]:
+        raise UserError(
+            f"language_model={config['language_model']} but tokenizer={folder} holds a {family} model: "
+            "make the two agree."
+        )
+    layers = model.get("num_decoder_layers") or model.get("num_layers") or model.get("num_hidden_layers")
+    layer = config["insert_layer"]
+    if not config["search_stage"] and isinstance(layers, int) and layer != "auto" and layer >= layers:
+        raise UserError(f"insert_layer={layer} is outside this model: {folder} has layers 0 to {layers - 1}.")
+    positions = model.get("max_position_embeddings")
+    if family == "BERT" and isinstance(positions, int) and config["max_text_len"] > positions:
+        raise UserError(f"max_text_len={config['max_text_len']} is too long: {folder} has {positions} positions.")
+
+
+def _check_image_encoder(folder: str, image_size: int) -> None:
+    _check_place("clip_model", folder)
+    model = _read_model(folder) or {}
+    takes = (model.get("vision_config") or model).get("image_size", image_size)
+    if takes != image_size:
+        raise UserError(f"image_size={image_size} but {folder} takes {takes} pixels.")
+
+
+def _read_model(folder: str) -> dict[str, Any] | None:
+    """What config.json in the folder of a model says; None where `folder` is none with such a file."""
+    path = Path(folder).expanduser() / "config.json"
+    if not path.is_file():
+        return None
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path} cannot be read ({error}): copy the model again.") from error
+
+
+def _check_place(key: str, place: str) -> None:
+    """Raise UserError for a path, not a name on a hub, where nothing is."""
+    is_path = place.startswith((".", "/", "~")) or place.count("/") > 1
+    if is_path and not Path(place).expanduser().exists():
+        raise UserError(f"{key}={place}: there is nothing; give a file or folder that is there, or a name.")
+
+
+def _check_checkpoint(key: str, place: str | None) -> None:
+    if place and not Path(place).exists():
+        raise UserError(f"{key}={place}: there is no such checkpoint; give one under log_dir, such as .../last.ckpt.")

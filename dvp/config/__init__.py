@@ -1,0 +1,45 @@
+"""The settings: defaults with their meaning, the published experiments as a table, and the check before anything runs.
+
+    python run.py with dvp_search_bert_vqa data_root=./datasets per_gpu_batchsize=256                    # find K
+    python run.py with dvp_adaption_bert_vqa data_root=./datasets per_gpu_batchsize=256 insert_layer=K   # train
+    python run.py print_config with dvp_search_t5_gqa shapes                                             # only look
+
+Of two named configs the later wins, so `shapes` goes last; `key=value` beats both.
+"""
+
+from dvp.config.defaults import ex
+from dvp.config.experiments import (
+    EXPERIMENTS,
+    LANGUAGE_MODELS,
+    NAMED,
+    SCIENCE_QA_EXPERIMENTS,
+    SHAPES,
+    SHAPES_MODELS,
+    TASK_NAMES,
+)
+from dvp.config.rules import RULES, check, check_values, one_task
+
+__all__ = [
+    "EXPERIMENTS",
+    "LANGUAGE_MODELS",
+    "NAMED",
+    "RULES",
+    "SCIENCE_QA_EXPERIMENTS",
+    "SHAPES",
+    "SHAPES_MODELS",
+    "TASK_NAMES",
+    "check",
+    "check_command_line",
+    "check_values",
+    "ex",
+    "one_task",
+]
+
+check_command_line = ex.check_command_line
+
+for _name, _settings in NAMED.items():
+    ex.add_named_config(_name, _settings)
+    _stage = "Search K" if _settings.get("search_stage") else "Train at K"
+    ex.named_configs[_name].__doc__ = f"{_stage}: {_settings['language_model']}, {_name.split('_', 3)[3]}."
+ex.add_named_config("shapes", SHAPES)
+ex.named_configs["shapes"].__doc__ = "Any experiment on the embedded world, on a laptop; goes last."

@@ -1,0 +1,93 @@
+"""Every setting with its default and its meaning, which `print_config` and `help <setting>` show."""
+
+from pathlib import Path
+
+from sacred import SETTINGS
+
+from dvp.config.command_line import CommandLine
+
+SETTINGS.CAPTURE_MODE = "sys"  # the default's helper processes would wait for the ranks that Lightning starts
+ex = CommandLine("DVP", base_dir=str(Path(__file__).parents[1]), save_git_info=False)
+
+
+@ex.config
+def defaults():
+    # The experiment
+    exp_name = "DVP"  # names the folder of the run under log_dir
+    seed = 0  # of weights, order, dropout and arms; of convert: of the images held out
+    datasets = ["vqa"]  # vqa, gqa, snli_ve or scienceqa; a name or a list of one
+    as_published = False  # True: the published code's arithmetic and protocol, quirks included
+    search_stage = False  # True: search K; False: train at insert_layer
+    test_only = False  # True: evaluate load_path and, for VQA and GQA, write its predictions
+    test_split = "test"  # VQA: test (all questions, as the server wants) or test-dev
+
+    # Where things lie
+    data_root = ""  # folder of the Arrow files, see DATA.md
+    log_dir = "./result"  # runs, searches, submissions
+    load_path = ""  # checkpoint to test, or to start training from
+    resume_from = None  # checkpoint to go on from: weights, optimiser, epoch, search
+
+    # Image
+    clip_model = "ViT-B/16"  # ViT-B/16, ViT-B/32, ViT-L/14, an archive of OpenAI's, or a Hugging Face folder
+    image_size = 224  # pixels
+    image_tokens = "auto"  # live: always; cache: once, before training; auto: once, meanwhile, if faster; zero: blind
+    image_tokens_on = "host"  # host: fetched batch by batch; device: all held there (VQAv2 train and val: 37 GB)
+
+    # Text
+    language_model = "BERT"  # BERT, T5 or LLAMA; must be what the tokenizer folder holds
+    tokenizer = "bert-base-uncased"  # tokenizer and weights: a Hugging Face folder or hub name
+    max_text_len = 16  # tokens; ScienceQA: positions, with those of image and prefix
+    bucket_by_length = False  # True: texts of like length share a batch, for less padding; ScienceQA: always
+    prompt_format = "QCM-ALE"  # ScienceQA: what is read and written, see dvp/scienceqa/text.py
+    use_caption = False  # ScienceQA: True puts the image's caption after the hint
+    answer_by = "generate"  # ScienceQA's test: generate a text and read it, or take the letter of largest likelihood
+    max_new_tokens = 64  # ScienceQA: tokens generated at most
+
+    # Model
+    insert_layer = 0  # K, from 0; auto: what the newest search of this model and task found
+    use_adapter = False  # True: the language model stays frozen but for adapters and norms
+    num_heads = 12  # heads of the compressor
+    drop_rate = 0.1  # dropout on the compressor's attention map
+
+    # Search
+    search_sample = 5  # arms scored after each update, or all: every arm once, on the shared trunk about as cheap
+    search_warmup_steps = 0  # updates before the first scores count
+
+    # Optimiser
+    optim_type = "adamw"  # adamw, adam or sgd
+    learning_rate = 1e-4  # at its peak, after the warm-up; ScienceQA: for 256 rows per update, less with fewer
+    lr_mult = 1  # the answer head's rate, in learning rates
+    weight_decay = 0.01  # of all trained weights but biases and norms
+    decay_power = 1  # power of the polynomial decay, or "cosine" or "constant"
+    end_lr = 0  # the learning rate that a polynomial decay ends at
+    max_epoch = 10  # counts when max_steps is None
+    max_steps = 2500  # optimiser updates, or None
+    warmup_steps = 0.1  # a count of optimiser updates, or as a float their share
+    val_check_interval = 1.0  # share of an epoch between validations
+
+    # Devices
+    num_gpus = 1  # per node; 0: the CPU
+    num_nodes = 1  # machines, each with num_gpus
+    cpu_processes = 1  # with num_gpus=0: gloo processes, to try what several devices do
+    strategy = "auto"  # of Lightning: auto, ddp, fsdp, deepspeed_stage_2, ...
+    precision = "auto"  # 16, 32, bf16 or auto: 32 on a CPU, bf16 where the GPU has it; else 32 for T5, 16 for others
+    backbone_dtype = "auto"  # of frozen weights: float32, bfloat16, or auto: bfloat16 for LLaMA where precision is 16
+    quantize = None  # 8bit or 4bit: a frozen language model through bitsandbytes, on a GPU
+    gradient_checkpointing = False  # True: layers are computed again in the backward pass; less memory, more time
+    compile = False  # True: torch.compile the language model's layers and the image encoder
+    num_workers = 8  # processes that load data, per device
+    batch_size = 256  # rows per optimiser update, all devices and accumulation together
+    per_gpu_batchsize = 0  # rows per device and pass; you choose what fits
+    fast_dev_run = False  # True: one batch of everything
+
+    # convert: raw data to Arrow files
+    raw_root = ""  # folder of the raw data, see DATA.md
+    min_answer_count = 9  # VQA: how often an answer must be the majority's to enter the vocabulary
+    rest_val_images = 1000  # VQA: images of val that are held out of training
+    allow_missing_images = False  # True: go on when more than 1 % of the images are missing
+
+    # score, check_submission: the official evaluation
+    task = "vqa"  # vqa, gqa or scienceqa
+    predictions = ""  # JSON file of predictions
+    annotations = ""  # JSON file of official annotations
+    questions = ""  # JSON file of official questions

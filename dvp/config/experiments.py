@@ -1,0 +1,74 @@
+"""The published experiments as a table of differences to the defaults, and the embedded world's settings."""
+
+from collections import ChainMap
+from pathlib import Path
+from typing import Any
+
+SEARCH = {"search_stage": True, "max_epoch": 2, "max_steps": None, "warmup_steps": 0, "decay_power": "constant"}
+ADAPTION = {"max_steps": None}
+VQA = {"datasets": ["vqa"], "lr_mult": 10}
+GQA = {"datasets": ["gqa"], "lr_mult": 10}
+SNLI_VE = {"datasets": ["snli_ve"]}
+BERT = {"language_model": "BERT"}
+T5 = {"language_model": "T5", "tokenizer": "t5-base", "learning_rate": 2e-4}
+LLAMA = {
+    "language_model": "LLAMA", "tokenizer": "./llama_7b_weights_hf", "num_heads": 16, "use_adapter": True,
+    "weight_decay": 0.2, "lr_mult": 1,
+}  # fmt: skip
+LLAMA_SEARCH = {"search_sample": 10, "batch_size": 128}
+SHORT = {"max_epoch": 5, "warmup_steps": 0.2}
+SCIENCE_QA = {
+    "datasets": ["scienceqa"], "clip_model": "ViT-L/14", "image_tokens": "live", "max_text_len": 512, "batch_size": 32,
+    "learning_rate": 1e-2, "decay_power": "cosine", "max_epoch": 20, "weight_decay": 0.05, "warmup_steps": 0.1,
+}  # fmt: skip
+SCIENCE_QA_SEARCH = {"search_sample": 10, "max_epoch": 2, "weight_decay": 0.04, "warmup_steps": 0.5}
+
+EXPERIMENTS: dict[str, tuple[dict[str, Any], ...]] = {
+    "dvp_search_bert_vqa": (SEARCH, VQA, BERT),
+    "dvp_search_bert_gqa": (SEARCH, GQA, BERT),
+    "dvp_search_bert_snli_ve": (SEARCH, SNLI_VE, BERT, {"max_epoch": 1}),
+    "dvp_search_t5_vqa": (SEARCH, VQA, T5),
+    "dvp_search_t5_gqa": (SEARCH, GQA, T5),
+    "dvp_search_t5_snli_ve": (SEARCH, SNLI_VE, T5, {"max_epoch": 1}),
+    "dvp_search_llama_vqa": (SEARCH, VQA, LLAMA, LLAMA_SEARCH),
+    "dvp_search_llama_gqa": (SEARCH, GQA, LLAMA, LLAMA_SEARCH),
+    "dvp_search_llama_snli_ve": (SEARCH, SNLI_VE, LLAMA, LLAMA_SEARCH, {"batch_size": 64}),
+    "dvp_adaption_bert_vqa": (ADAPTION, VQA, BERT),
+    "dvp_adaption_bert_gqa": (ADAPTION, GQA, BERT),
+    "dvp_adaption_bert_snli_ve": (ADAPTION, SNLI_VE, BERT, SHORT),
+    "dvp_adaption_t5_vqa": (ADAPTION, VQA, T5),
+    "dvp_adaption_t5_gqa": (ADAPTION, GQA, T5),
+    "dvp_adaption_t5_snli_ve": (ADAPTION, SNLI_VE, T5, SHORT),
+    "dvp_adaption_llama_vqa": (ADAPTION, VQA, LLAMA, {"learning_rate": 5e-4}),
+    "dvp_adaption_llama_gqa": (ADAPTION, GQA, LLAMA, {"learning_rate": 5e-4}),
+    "dvp_adaption_llama_snli_ve": (ADAPTION, SNLI_VE, LLAMA, {"learning_rate": 5e-4, "batch_size": 128}),
+}
+SCIENCE_QA_EXPERIMENTS = {
+    "dvp_search_llama_sqa": (SEARCH, LLAMA, SCIENCE_QA, SCIENCE_QA_SEARCH),
+    "dvp_adaption_llama_sqa": (ADAPTION, LLAMA, SCIENCE_QA),
+}
+
+SHAPES_MODELS = Path(__file__).parents[1] / "shapes" / "models"  # wherever a command is run
+
+# Any experiment on the embedded world: tiny pre-trained models, CPU, small batches. {language_model} is filled in.
+SHAPES = {
+    "data_root": "./datasets/shapes",
+    "clip_model": f"{SHAPES_MODELS}/clip",
+    "tokenizer": f"{SHAPES_MODELS}/{{language_model}}",
+    "image_size": 60,
+    "num_heads": 4,
+    "num_gpus": 0,
+    "num_workers": 0,
+    "batch_size": 64,
+    "per_gpu_batchsize": 64,
+    "learning_rate": 1e-3,
+    "lr_mult": 1,
+    "drop_rate": 0.0,
+    "max_epoch": 3,
+}
+
+_ALL = EXPERIMENTS | SCIENCE_QA_EXPERIMENTS
+NAMED = {name: {"exp_name": name} | dict(ChainMap(*reversed(parts))) for name, parts in _ALL.items()}  # the later wins
+# Those that there are; the tables in tasks.py and backbones/ tell more of them.
+TASK_NAMES = tuple(dict.fromkeys(settings["datasets"][0] for settings in NAMED.values()))
+LANGUAGE_MODELS = tuple(dict.fromkeys(settings["language_model"] for settings in NAMED.values()))

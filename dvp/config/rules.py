@@ -1,0 +1,221 @@
+"""The rules: what each setting may be by itself (RULES), and what settings must be to each other (check)."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from dvp.config.experiments import LANGUAGE_MODELS, TASK_NAMES
+from dvp.errors import UserError
+from dvp.scienceqa.text import FORMATS
+
+
+class Rule(NamedTuple):
+    """Whether a value may stand, and how a message goes on after "it must be"."""
+
+    holds: Callable[[Any], bool]
+    what: str
+
+
+MANY = 2**31 - 1  # more rows, updates or tokens than any run has
+
+# Of Lightning's, those that one program per device can be trained with.
+STRATEGIES = (
+    "auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false", "fsdp", "fsdp_cpu_offload",
+    "deepspeed", "deepspeed_stage_1", "deepspeed_stage_2", "deepspeed_stage_2_offload", "deepspeed_stage_3",
+    "deepspeed_stage_3_offload",
+)  # fmt: skip
+
+
+def _one_of(*choices: Any) -> Rule:
+    # By type, too: True is 1 and 16.0 is 16 to Python, but not to what reads the setting.
+    allowed = {(type(choice), choice) for choice in choices}
+    plain = (str, int, float, bool, type(None))
+    return Rule(
+        lambda value: isinstance(value, plain) and (type(value), value) in allowed,
+        "one of " + ", ".join(map(str, choices)),
+    )
+
+
+def _whole(low: int, high: int = MANY, what: str = "") -> Rule:
+    upto = f"of at least {low}" if high == MANY else f"from {low} to {high}"
+    return Rule(lambda value: type(value) is int and low <= value <= high, what or f"a whole number {upto}")
+
+
+def _number(high: int, what: str = "") -> Rule:
+    def holds(value: Any) -> bool:
+        return type(value) in (int, float) and 0 <= value <= high  # NaN is in no range
+
+    return Rule(holds, what or f"a number from 0 to {high}")
+
+
+def _or(rule: Rule, *words: Any) -> Rule:
+    others = _one_of(*words)
+    listed = ", ".join(map(str, words[:-1])) + (" or " if words[1:] else "") + str(words[-1])
+    return Rule(lambda value: rule.holds(value) or others.holds(value), f"{rule.what}, or {listed}")
+
+
+def _is_path(value: Any) -> bool:
+    if type(value) is int:  # a folder may be named 2014
+        return 0 <= value <= MANY
+    return type(value) is str and "\0" not in value
+
+
+def _is_name(value: Any) -> bool:
+    return _is_path(value) and str(value) not in ("", ".", "..") and not set("/\\") & set(str(value))
+
+
+def _is_task(value: Any) -> bool:
+    if isinstance(value, list | tuple) and len(value) == 1:
+        value = value[0]
+    return isinstance(value, str) and value in TASK_NAMES
+
+
+_COUNT, _FROM_0 = _whole(1), _whole(0)
+_FLAG = _one_of(True, False)
+_NAME = Rule(_is_name, "a name for a folder, without slashes")
+_PATH = Rule(lambda value: _is_path(value) and value != "", "a path or a name")
+_ANY_PATH = Rule(_is_path, "a path, or empty")
+_NO_PATH = Rule(lambda value: value is None or _is_path(value), "a path, or None")
+_RATE = _number(1_000_000)
+
+RULES: dict[str, Rule] = {
+    "exp_name": _NAME,
+    "seed": _whole(0, 2**32 - 1),
+    "datasets": Rule(_is_task, f"one of {', '.join(TASK_NAMES)}; a run takes one data set"),
+    "test_split": _one_of("test", "test-dev"),
+    **dict.fromkeys(("log_dir", "clip_model", "tokenizer"), _PATH),
+    **dict.fromkeys(("data_root", "raw_root", "predictions", "annotations", "questions"), _ANY_PATH),
+    **dict.fromkeys(("load_path", "resume_from"), _NO_PATH),
+    **dict.fromkeys(("as_published", "search_stage", "test_only", "use_adapter", "fast_dev_run"), _FLAG),
+    **dict.fromkeys(("bucket_by_length", "use_caption", "gradient_checkpointing", "compile"), _FLAG),
+    "allow_missing_images": _FLAG,
+    "image_tokens": _one_of("live", "cache", "auto", "zero"),
+    "image_tokens_on": _one_of("host", "device"),
+    "language_model": _one_of(*LANGUAGE_MODELS),
+    # [CLS] and [SEP], or <s> and </s>, would fill a text of two
+    "max_text_len": _whole(3, MANY, "a number of tokens, at least 3: one beside those that begin and end a text"),
+    "prompt_format": _one_of(*FORMATS),
+    "answer_by": _one_of("generate", "likelihood"),
+    "insert_layer": _or(_whole(0, MANY, "a layer counted from 0"), "auto"),
+    "drop_rate": Rule(lambda value: _RATE.holds(value) and value < 1, "a share from 0 to below 1"),
+    "search_sample": _or(_COUNT, "all"),
+    "optim_type": _one_of("adamw", "adam", "sgd"),
+    **dict.fromkeys(("learning_rate", "lr_mult", "weight_decay", "end_lr"), _RATE),
+    "decay_power": _or(_number(100, "a power from 0 to 100"), "cosine", "constant"),
+    "max_steps": _or(_whole(1, MANY, "a number of updates, at least 1"), None),
+    "warmup_steps": Rule(
+        lambda value: _FROM_0.holds(value) or type(value) is float and 0 <= value <= 1,
+        "a whole number of updates, or as a float their share from 0.0 to 1.0",
+    ),
+    "val_check_interval": Rule(
+        lambda value: type(value) is float and 0 < value <= 1, "a share of an epoch, such as 0.5 or 1.0"
+    ),
+    **dict.fromkeys(("image_size", "max_new_tokens", "num_heads", "max_epoch", "batch_size"), _COUNT),
+    **dict.fromkeys(("per_gpu_batchsize", "search_warmup_steps", "rest_val_images"), _FROM_0),
+    "min_answer_count": _COUNT,
+    **dict.fromkeys(("num_nodes", "cpu_processes"), _whole(1, 1024)),
+    **dict.fromkeys(("num_gpus", "num_workers"), _whole(0, 1024)),
+    "strategy": _one_of(*STRATEGIES),
+    "precision": _one_of("auto", "bf16", 16, 32),
+    "backbone_dtype": _one_of("auto", "float32", "bfloat16"),
+    "quantize": _one_of(None, "8bit", "4bit"),
+    "task": _one_of("vqa", "gqa", "scienceqa"),
+}
+
+# Settings that are words, not values: raw_root=2014 is a folder.
+TEXTS = frozenset(key for key, rule in RULES.items() if rule in (_NAME, _PATH, _ANY_PATH, _NO_PATH))
+
+
+def check_value(key: str, value: Any, source: str = "") -> None:
+    """Raise UserError, with a nearby value that would do, where a value, of the file `source`, breaks its rule."""
+    rule = RULES[key]
+    if not rule.holds(value):
+        hint = next((f" (write {near!r})" for near in _near(value) if rule.holds(near)), "")
+        where = f" in {source}" if source else ""
+        raise UserError(f"{key}={value!r}{where} is wrong: it must be {rule.what}{hint}.")
+
+
+def _near(value: Any) -> Iterator[Any]:
+    """What may have been meant by a value of another type: 1000 by 1e3, True by "true", 0.001 by YAML's "1e-3"."""
+    if isinstance(value, str):
+        yield from (value.lower(), value.upper())
+        yield from (choice for choice in (True, False, None) if str(choice).lower() == value.lower())
+        if re.fullmatch(r"[-+]?\d+(\.\d*)?(e[-+]?\d+)?", value):
+            yield from (float(value), *_near(float(value)))
+    elif type(value) is float:
+        yield from ((int(value),) if value.is_integer() else ())
+        yield str(value)
+    elif type(value) is int and abs(value) <= MANY:
+        yield from (float(value), *((bool(value),) if value in (0, 1) else ()))
+
+
+def check_values(config: Mapping[str, Any]) -> None:
+    """Raise UserError where a setting breaks its rule."""
+    for key in RULES:
+        check_value(key, config[key])
+
+
+def one_task(datasets: str | Sequence[str]) -> str:
+    """The one task that `datasets`, of which its rule holds, names, itself or as a list of one."""
+    return datasets if isinstance(datasets, str) else datasets[0]
+
+
+def check(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a run with `datasets` as one name and placeholders filled in; raises UserError at a wrong value."""
+    check_values(config)
+    config = dict(config) | {key: str(config[key]) for key in TEXTS if config[key] is not None}
+    config["datasets"] = one_task(config["datasets"])
+    config["load_path"], config["resume_from"] = config["load_path"] or "", config["resume_from"] or None
+    config["tokenizer"] = config["tokenizer"].replace("{language_model}", config["language_model"].lower())
+    devices = (config["num_gpus"] or config["cpu_processes"]) * config["num_nodes"]
+    passes = _passes(config["batch_size"], config["per_gpu_batchsize"], devices)
+    for contradicts, sentence in CONTRADICTIONS:
+        if contradicts(config):
+            raise UserError(sentence.format_map(config))
+    return config | {"accumulate": passes, "devices": devices}
+
+
+def _passes(batch_size: int, per_gpu_batchsize: int, devices: int) -> int:
+    """Passes per update on each of `devices`."""
+    if not per_gpu_batchsize:
+        raise UserError("per_gpu_batchsize=0 is wrong: say how many rows fit on one device, at least 1.")
+    passes, left = divmod(batch_size, per_gpu_batchsize * devices)
+    if left or not passes:
+        raise UserError(
+            f"batch_size={batch_size} is not a multiple of per_gpu_batchsize={per_gpu_batchsize} x "
+            f"{devices} device(s): change one so that the updates accumulate a whole number of passes."
+        )
+    return passes
+
+
+CONTRADICTIONS: tuple[tuple[Callable[[dict[str, Any]], Any], str], ...] = (
+    (
+        lambda c: c["precision"] == 16 and c["language_model"] == "T5",
+        "precision=16 makes T5's activations overflow: use precision=bf16 or 32.",
+    ),
+    (
+        lambda c: c["precision"] == 16 and not c["num_gpus"],
+        "precision=16 needs a GPU: on the CPU use precision=32 or bf16.",
+    ),
+    (
+        lambda c: not isinstance(c["decay_power"], str) and c["end_lr"] >= c["learning_rate"],
+        "learning_rate={learning_rate} cannot decay to end_lr={end_lr}: make it larger, or take decay_power=constant.",
+    ),
+    (
+        lambda c: c["quantize"] and not (c["num_gpus"] and c["use_adapter"]),
+        "quantize={quantize} needs a GPU and a frozen language model: add num_gpus=1 and use_adapter=True, or leave "
+        "quantize out.",
+    ),
+    (
+        lambda c: c["strategy"].startswith(("fsdp", "deepspeed")) and not c["num_gpus"],
+        "strategy={strategy} needs a GPU: on the CPU leave strategy out.",
+    ),
+    (
+        lambda c: c["test_only"] and not c["load_path"],
+        "test_only=True needs load_path=<checkpoint>: say which checkpoint to test.",
+    ),
+    (
+        lambda c: c["resume_from"] and c["load_path"],
+        "load_path and resume_from are both set: give the one to start from.",
+    ),
+)
