@@ -52,5 +52,7 @@ def _dtype_beside(config: dict[str, Any]) -> str | None:
     description = read_description(path)
     if "backbone_dtype" in description:
         return description["backbone_dtype"]
-    then = description["config"]  # older than format 1
+    then = description.get("config")  # older than format 1
+    if not then:
+        return None
     return _auto_dtype(then) if then["backbone_dtype"] == "auto" else then["backbone_dtype"]

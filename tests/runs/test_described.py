@@ -79,8 +79,9 @@ def test_an_older_description_loads(experiment: str, trained: Trained) -> None:
     fit(config | {"resume_from": str(last), "max_steps": 2})
 
 
-def test_a_description_without_a_config_loads(trained: Trained) -> None:
-    config, last = trained("dvp_adaption_bert_vqa")
+@pytest.mark.parametrize("use_adapter", [False, True])
+def test_a_description_without_a_config_loads(use_adapter: bool, trained: Trained) -> None:
+    config, last = trained("dvp_adaption_bert_vqa", use_adapter=use_adapter)
     rewrite(last, lambda description: (as_before_format_1(description), description.pop("config")))
     build_module(config | {"load_path": str(last)}, build_data(config))
 
