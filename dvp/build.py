@@ -22,7 +22,9 @@ from dvp.data.image_tokens import ImageTokens
 from dvp.errors import UserError
 from dvp.model import DVP
 from dvp.module import DVPModule
+from dvp.published.checkpoint import read_lightning
 from dvp.published.classification import load_published
+from dvp.published.vocabulary import published_answers
 from dvp.scienceqa.build import build_science_qa
 from dvp.search import latest_search
 from dvp.tasks import TASKS
@@ -68,12 +70,13 @@ def build_data(config: dict[str, Any]) -> QuestionData:
         test=test if config["test_only"] else (),
         batch_size=config["per_gpu_batchsize"],
         search_batch_size=max(1, config["batch_size"] // 2 // config["devices"]),
-        max_text_len=config["max_text_len"],
+        max_text_len=_max_text_len(config),
         # Published: T5's query averages over padding, so how much of it there is changes the result.
         pad_to_max=config["as_published"] and config["language_model"] == "T5",
         bucket_by_length=config["bucket_by_length"],
         num_workers=config["num_workers"],
         seed=config["seed"],
+        answers=_published_answers(config),
     )
 
 
@@ -226,6 +229,20 @@ def _pick(config: dict[str, Any]) -> tuple[str, ...]:
     # validation split; the test splits are only reported.
     task = TASKS[config["datasets"]]
     return task.published_pick if config["as_published"] else (task.pick,)
+
+
+def _published_answers(config: dict[str, Any]) -> list[str] | None:
+    """The vocabulary of the published checkpoint that is loaded, if one is; refuses it here if it does not fit."""
+    if not Path(config["load_path"]).is_file():
+        return None
+    checkpoint = read_lightning(config["load_path"])
+    checkpoint.refuse_other(config)
+    return published_answers(checkpoint, config["datasets"], TASKS[config["datasets"]], config["data_root"])
+
+
+def _max_text_len(config: dict[str, Any]) -> int | None:
+    # Published: LLaMA's texts are not cut.
+    return None if config["as_published"] and config["language_model"] == "LLAMA" else config["max_text_len"]
 
 
 def _insert_layer(config: dict[str, Any], layers: int) -> int:

@@ -107,11 +107,11 @@ def defaults():
 
 
 SEARCH = {"search_stage": True, "max_epoch": 2, "max_steps": None, "warmup_steps": 0, "decay_power": "constant"}
-ADAPTION = {"max_steps": None}
-VQA = {"lr_mult": 10}
+ADAPTION = {"search_stage": False, "max_steps": None}
+VQA = {"datasets": ["vqa"], "lr_mult": 10}
 GQA = {"datasets": ["gqa"], "lr_mult": 10}
 SNLI_VE = {"datasets": ["snli_ve"]}
-BERT: dict[str, Any] = {}
+BERT = {"language_model": "BERT"}
 T5 = {"language_model": "T5", "tokenizer": "t5-base", "learning_rate": 2e-4}
 LLAMA = {
     "language_model": "LLAMA", "tokenizer": "./llama_7b_weights_hf", "num_heads": 16, "use_adapter": True,

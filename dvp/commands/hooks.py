@@ -7,7 +7,7 @@ from typing import Any
 
 from sacred.observers import FileStorageObserver
 
-from dvp.config import check, check_command_line, ex
+from dvp.config import check, check_command_line, ex, one_task
 from dvp.files import require_writable
 
 
@@ -21,8 +21,23 @@ def before_all(options: dict[str, Any]) -> None:
 
 @ex.config_hook
 def before_a_run(config: dict[str, Any], command_name: str, logger: Logger) -> dict[str, Any]:
-    """Refuse wrong values before the run is written down."""
-    if command_name == "main":
-        check(config)
-        require_writable(Path(config["log_dir"]))
-    return {}
+    """Take from a published checkpoint what was not said otherwise; refuse wrong values before the run is written down.
+
+    Of what this returns, Sacred takes what neither the command line nor an experiment nor a config file has set.
+    """
+    if command_name != "main":
+        return {}
+    known = _told_by_checkpoint(config)
+    check(config | known)
+    require_writable(Path(config["log_dir"]))
+    return known
+
+
+def _told_by_checkpoint(config: dict[str, Any]) -> dict[str, Any]:
+    path = str(config["load_path"])
+    if not Path(path).is_file() or one_task(config["datasets"]) == "scienceqa":  # ours are folders
+        return {}
+    from dvp.published.checkpoint import read_lightning  # here, so that help and mistakes answer at once
+
+    known = read_lightning(path).as_config()
+    return known | {"datasets": [known["datasets"]]} if "datasets" in known else known

@@ -49,16 +49,22 @@ def read_answers(data_root: str, task: Task) -> list[str]:
     stored = Path(data_root) / f"{task.files}_answers.json"
     if stored.is_file():
         return json.loads(stored.read_text(encoding="utf-8"))
-    found: dict[int, str] = {}
-    for split in dict.fromkeys((*task.train, *task.validate)):
-        table = open_table(data_root, task.files, split, task.columns)
-        labels, answers = (_flatten(table[name]) for name in ("answer_labels", "answers"))
-        found.update(zip(labels, answers, strict=True))
+    found = labelled_answers(data_root, task)
     if not found:
         raise UserError(
             f"{data_root} has neither {stored.name} nor a labelled row of {task.files}: convert the raw data again."
         )
     return [found.get(label, "") for label in range(max(found) + 1)]
+
+
+def labelled_answers(data_root: str, task: Task) -> dict[int, str]:
+    """The answer of every label that a row of the tables for training and validation carries."""
+    found: dict[int, str] = {}
+    for split in dict.fromkeys((*task.train, *task.validate)):
+        table = open_table(data_root, task.files, split, task.columns)
+        labels, answers = (_flatten(table[name]) for name in ("answer_labels", "answers"))
+        found.update(zip(labels, answers, strict=True))
+    return found
 
 
 def question_index(table: pa.Table) -> np.ndarray:

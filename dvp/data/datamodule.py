@@ -27,7 +27,8 @@ class QuestionData(pl.LightningDataModule):
     """The splits of one task, opened (and missed) at construction.
 
     pick: the splits whose score rewards the search; batch_size: rows per device and forward pass; bucket_by_length:
-    shuffled batches hold texts of like length.
+    shuffled batches hold texts of like length. max_text_len: None: texts are not cut. answers: the vocabulary in label
+    order; None: the data's own.
     """
 
     def __init__(
@@ -41,11 +42,12 @@ class QuestionData(pl.LightningDataModule):
         test: tuple[str, ...],
         batch_size: int,
         search_batch_size: int,
-        max_text_len: int = 16,
+        max_text_len: int | None = 16,
         pad_to_max: bool = False,
         bucket_by_length: bool = False,
         num_workers: int = 8,
         seed: int = 0,
+        answers: list[str] | None = None,
     ):
         super().__init__()
         self.task, self.pick, self.test = task, pick, test
@@ -58,7 +60,7 @@ class QuestionData(pl.LightningDataModule):
         self.tables = {split: open_table(data_root, task.files, split, task.columns) for split in splits}
         self.pictures: CachedPictures | None = None  # None: batches bring pixels
         self.held: Tensor | None = None  # the tokens of all pictures, on the device
-        self.answers = read_answers(data_root, task)
+        self.answers = answers or read_answers(data_root, task)
         self.collate = Collate(tokenizer, task, len(self.answers), max_text_len, pad_to_max)
         for needed, labelled in ((task.train, True), (pick, False)):
             if not len(self.questions(needed, labelled)):
