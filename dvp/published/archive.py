@@ -133,7 +133,10 @@ class Archive:
                 file.seek(0)
                 # storages: where in the file each begins and ends
                 self.content, self.storages = _read_zip(file) if zipped else _read_older(file)
-            self.data = torch.from_file(str(path), shared=False, size=self.path.stat().st_size, dtype=torch.uint8)
+            size = self.path.stat().st_size
+            if max((end for _, end in self.storages.values()), default=0) > size:
+                raise ValueError("it is cut off")
+            self.data = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
         except OSError as error:
             raise UserError(f"{path} cannot be read ({error.strerror or error}): give the path of a file.") from error
         except DAMAGE as error:
@@ -162,7 +165,6 @@ class Archive:
     def _values(self, storage: Storage) -> Tensor:
         """The values of a storage, in one dimension."""
         begin, end = self.storages[storage.name]
-        end = min(end, len(self.data))
         begin += storage.first * storage.dtype.itemsize
         size = storage.count * storage.dtype.itemsize
         if storage.first < 0 or not 0 <= size <= end - begin:

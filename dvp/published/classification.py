@@ -151,17 +151,16 @@ def _settings_of(module: DVPModule) -> dict[str, Any]:
 
 
 def _account(checkpoint: PublishedCheckpoint, module: DVPModule) -> str:
-    """What was loaded, and what of it could not be checked."""
+    """What was loaded, what of it could not be checked, and whether texts are cut otherwise than there."""
     here, there = _settings_of(module), checkpoint.settings
     when = "" if checkpoint.epoch is None else f" after {checkpoint.epoch} epochs"
-    text = f"{checkpoint.path} is a published checkpoint{when}: "
-    text += " ".join(f"{key}={value}" for key, value in there.items()) + "." if there else "it tells no settings."
+    known = " ".join(f"{key}={value}" for key, value in there.items()) or "no settings in it"
+    text = f"{checkpoint.path} is a published checkpoint{when}: {known}."
     if unchecked := [key for key in ("insert_layer", "num_heads") if key not in there and here[key] is not None]:
-        text += f" Not told by it, and so as given: {' '.join(f'{key}={here[key]}' for key in unchecked)}."
-    if here["language_model"] == "LLAMA" and module.as_published:
-        text += " Its texts are not cut, whatever max_text_len is."
-    elif here["language_model"] == "LLAMA":
-        text += " The published code did not cut its texts, as_published=False does at max_text_len."
+        text += f" It does not tell, and nothing can check, {' and '.join(f'{key}={here[key]}' for key in unchecked)}."
+    if here["language_model"] == "LLAMA":
+        cut = "are not cut here either" if module.as_published else "are cut here at max_text_len: as_published=True"
+        text += f" The texts of LLaMA were not cut and {cut}{'' if module.as_published else ' leaves them whole'}."
     return text
 
 
