@@ -26,7 +26,7 @@ def published_answers(checkpoint: PublishedCheckpoint, task_name: str, task: Tas
         raise UserError(f"{wanted}, but the tables in {data_root} have the label {max(found)}: {remedy}")
     if not path.is_file():
         names = [found.get(label, "") for label in range(count)]
-        print(f"load_path: {wanted}, taken in the order of the labels in {data_root}.")
+        print(f"load_path: {wanted} without naming them: the labels in {data_root} are taken for its own.")
         if lacking := count - len(found):
             print(
                 f"load_path: {lacking} of them have no name there and are answered with an empty text: to name them, "
@@ -42,4 +42,5 @@ def published_answers(checkpoint: PublishedCheckpoint, task_name: str, task: Tas
                 f"{path} calls label {label} {names[label]!r}, but the tables beside it {answer!r}: put the list there "
                 "that the tables were made with."
             )
+    print(f"load_path: {wanted} without naming them: the order of {path} is taken for its own.")
     return names

@@ -1,6 +1,5 @@
 """LLaMA in Meta's layout (consolidated.*.pth, params.json), and the published code's adapter checkpoints, as ours."""
 
-import argparse
 import json
 import pickle
 import re
@@ -13,6 +12,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from dvp.errors import UserError
+from dvp.published.archive import Archive
 
 # Meta's names -> Hugging Face's. Several shards hold parts of a tensor, side by side along the dimension given.
 NAMES: tuple[tuple[str, str, int | None], ...] = (
@@ -116,9 +116,17 @@ def from_meta_state(
 
 
 def read_published(path: str) -> dict[str, Tensor]:
-    """The trained weights of a published checkpoint (.pth), renamed as by `rename_published`."""
-    content = _read(Path(path))
-    return rename_published(content.get("model", content))
+    """The trained weights of a published checkpoint (.pth), renamed as by `rename_published`.
+
+    They are the file's content or lie in it under "model", beside settings (args), optimizer, scaler and epoch. Raises
+    UserError for a file that is damaged or holds no named tensors.
+    """
+    archive = Archive(path)
+    content = archive.content
+    weights = archive.tensors(content.get("model", content) if isinstance(content, Mapping) else None)
+    if weights is None:
+        raise UserError(f"{path} is no published checkpoint: it holds no named tensors. Give another file.")
+    return rename_published(weights)
 
 
 def rename_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -152,9 +160,8 @@ def _read_shards(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return state, params
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, Tensor]:
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # the published checkpoints hold their settings
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (OSError, RuntimeError, pickle.UnpicklingError) as error:
         raise UserError(f"{path} cannot be read as a checkpoint of plain tensors: {error}") from error

@@ -1,13 +1,15 @@
 """Meta's folders and the published checkpoints become our models, exactly or not at all."""
 
+import argparse
 import json
+import os
 
 import pytest
 import sqa_worlds as worlds
 import torch
 
 from dvp.errors import UserError
-from dvp.scienceqa.meta import load_llama
+from dvp.scienceqa.meta import load_llama, read_published
 
 HEADS, IDS = 4, torch.tensor([[1, 5, 9, 13, 4]])
 
@@ -82,3 +84,27 @@ def test_what_is_no_whole_llama_is_refused(original, tmp_path):
     (tmp_path / "consolidated.00.pth").unlink()
     with pytest.raises(UserError, match="no consolidated"):
         load_llama(str(tmp_path))
+
+
+def test_a_published_file_is_read_whatever_lies_beside_its_weights(tmp_path):
+    """LaVIN's training files hold settings, an optimizer and a scaler beside the model."""
+    down = "module.layers.0.adapter_attn.conv_A.weight"
+    weights = {"module.image_params": torch.ones(2, 3), down: torch.ones(4, 2, 1)}
+    wanted = {"slot": (2, 3), "llama.model.layers.0.input_layernorm.adapter.down.weight": (4, 2)}
+    beside = {"args": argparse.Namespace(llm_model="7B"), "harm": Touch(tmp_path / "flag"), "epoch": 3}
+    for content in ({"model": weights} | beside, weights):
+        torch.save(content, tmp_path / "checkpoint-3.pth")
+        read = read_published(str(tmp_path / "checkpoint-3.pth"))
+        assert {name: tuple(tensor.shape) for name, tensor in read.items()} == wanted
+    assert not (tmp_path / "flag").exists()
+    torch.save({"model": weights | {"step": 3}}, tmp_path / "checkpoint-3.pth")
+    with pytest.raises(UserError, match="checkpoint-3.pth is no published checkpoint"):
+        read_published(str(tmp_path / "checkpoint-3.pth"))
+
+
+class Touch:
+    def __init__(self, flag):
+        self.flag = flag
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.flag}",)
