@@ -2,6 +2,7 @@
 
 import functools
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from dvp.backbones import BACKBONES, LanguageBackbone, family_of, load_backbone
 from dvp.checkpoints import TrainedOnly, read_checkpoint
 from dvp.cpu.memory import keep_freed_memory
 from dvp.data import QuestionData
+from dvp.data.arrow import table_path
 from dvp.data.image_tokens import ImageTokens
 from dvp.errors import UserError
 from dvp.model import DVP
@@ -27,7 +29,7 @@ from dvp.published.classification import load_published
 from dvp.published.vocabulary import published_answers
 from dvp.scienceqa.build import build_science_qa
 from dvp.search import latest_search
-from dvp.tasks import TASKS
+from dvp.tasks import TASKS, Task
 from dvp.vision import FrozenVision, ZeroTokens
 
 # What Lightning warns of is meant (two loggers share the run's folder, CLIP is frozen in eval mode) or its own affair.
@@ -59,7 +61,7 @@ def build(config: dict[str, Any]) -> tuple[pl.LightningDataModule, DVPModule]:
 
 def build_data(config: dict[str, Any]) -> QuestionData:
     """The splits of the configured task."""
-    task = TASKS[config["datasets"]]
+    task = _task(config)
     test = (config["test_split"],) if config["datasets"] == "vqa" else task.test
     return QuestionData(
         task,
@@ -76,7 +78,7 @@ def build_data(config: dict[str, Any]) -> QuestionData:
         bucket_by_length=config["bucket_by_length"],
         num_workers=config["num_workers"],
         seed=config["seed"],
-        answers=_published_answers(config),
+        answers=_published_answers(config, task),
     )
 
 
@@ -116,7 +118,7 @@ def build_module(config: dict[str, Any], data: QuestionData) -> DVPModule:
     )
     if config["compile"]:
         compile_parts(backbone, vision, graphs=config["num_gpus"] > 0)
-    task = TASKS[config["datasets"]]
+    task = data.task
     name = f"{config['datasets']}_submit_{Path(config['load_path']).stem}.json"
     module = DVPModule(
         model,
@@ -231,13 +233,22 @@ def _pick(config: dict[str, Any]) -> tuple[str, ...]:
     return task.published_pick if config["as_published"] else (task.pick,)
 
 
-def _published_answers(config: dict[str, Any]) -> list[str] | None:
+def _task(config: dict[str, Any]) -> Task:
+    task = TASKS[config["datasets"]]
+    if task.may_lack and config["as_published"]:
+        # Published: it is not there, and nothing takes its place.
+        if not table_path(config["data_root"], task.files, task.may_lack).is_file():
+            return replace(task, validate=tuple(split for split in task.validate if split != task.may_lack))
+    return task
+
+
+def _published_answers(config: dict[str, Any], task: Task) -> list[str] | None:
     """The vocabulary of the published checkpoint that is loaded, if one is; refuses it here if it does not fit."""
     if not Path(config["load_path"]).is_file():
         return None
     checkpoint = read_lightning(config["load_path"])
     checkpoint.refuse_other(config)
-    return published_answers(checkpoint, config["datasets"], TASKS[config["datasets"]], config["data_root"])
+    return published_answers(checkpoint, config["datasets"], task, config["data_root"])
 
 
 def _max_text_len(config: dict[str, Any]) -> int | None:

@@ -21,7 +21,7 @@ def open_table(
 
     Raises UserError when the folder or file is missing, the file is truncated, or it is another task's.
     """
-    path = Path(data_root) / f"{files}_{split}.arrow"
+    path = table_path(data_root, files, split)
     if not data_root or not path.parent.is_dir():
         raise UserError(f"data_root={data_root!r} is not a folder: give the folder with the Arrow files, see DATA.md.")
     if not path.is_file():
@@ -37,6 +37,11 @@ def open_table(
     if missing:
         raise UserError(f"{path} has no column {', '.join(sorted(missing))}: it is not one of this project's tables.")
     return table
+
+
+def table_path(data_root: str, files: str, split: str) -> Path:
+    """Where the table of a split lies."""
+    return Path(data_root) / f"{files}_{split}.arrow"
 
 
 def read_answers(data_root: str, task: Task) -> list[str]:
@@ -61,6 +66,8 @@ def labelled_answers(data_root: str, task: Task) -> dict[int, str]:
     """The answer of every label that a row of the tables for training and validation carries."""
     found: dict[int, str] = {}
     for split in dict.fromkeys((*task.train, *task.validate)):
+        if split == task.may_lack and not table_path(data_root, task.files, split).is_file():
+            continue
         table = open_table(data_root, task.files, split, task.columns)
         labels, answers = (_flatten(table[name]) for name in ("answer_labels", "answers"))
         found.update(zip(labels, answers, strict=True))

@@ -12,7 +12,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler, Subset
 
-from dvp.data.arrow import open_table, read_answers, read_picture
+from dvp.data.arrow import open_table, read_answers, read_picture, table_path
+from dvp.data.held_out import open_splits
 from dvp.data.lengths import LikeLengths
 from dvp.data.pictures import CachedPictures, Place, encode_pictures, missing_pictures, picture_hashes
 from dvp.data.questions import Batches, Collate, Questions
@@ -57,7 +58,7 @@ class QuestionData(pl.LightningDataModule):
         self.transform = transform
         splits = dict.fromkeys((*task.train, *task.validate, *pick, *test))
         self.data_root = Path(data_root)
-        self.tables = {split: open_table(data_root, task.files, split, task.columns) for split in splits}
+        self.tables, self.rows = open_splits(data_root, task, splits, seed)
         self.pictures: CachedPictures | None = None  # None: batches bring pixels
         self.held: Tensor | None = None  # the tokens of all pictures, on the device
         self.answers = answers or read_answers(data_root, task)
@@ -193,8 +194,13 @@ class QuestionData(pl.LightningDataModule):
         )
 
     def _picture_hashes(self, split: str, cache: TokenCache) -> list[str]:
-        path = self.data_root / f"{self.task.files}_{split}.arrow"
-        return picture_hashes(path, self.tables[split], cache.folder.parent / "pictures")
+        notes, files = cache.folder.parent / "pictures", self.task.files
+        if split not in self.rows:
+            return picture_hashes(table_path(self.data_root, files, split), self.tables[split], notes)
+        train = self.task.train[0]
+        whole = open_table(self.data_root, files, train, self.task.columns)
+        hashes = picture_hashes(table_path(self.data_root, files, train), whole, notes)
+        return [hashes[row] for row in self.rows[split]]
 
     @property
     def _rank(self) -> int:
