@@ -174,6 +174,23 @@ def test_what_was_said_otherwise_is_refused_with_both_values(
     assert message in refused("with", experiment, **settings)
 
 
+@pytest.mark.parametrize(
+    "inside, experiment, message",
+    [
+        ("dvp_adaption_t5_gqa", "dvp_adaption_bert_gqa", "language_model is T5 there and BERT here"),
+        ("dvp_search_bert_gqa", "dvp_adaption_bert_gqa", "search_stage is True there and False here"),
+        ("dvp_adaption_bert_snli_ve", "dvp_adaption_bert_vqa", "datasets is snli_ve there and vqa here"),
+    ],
+)
+def test_an_experiment_says_what_its_name_says(
+    inside: str, experiment: str, message: str, published: Callable, refused: Callable[..., str], language_models: dict
+) -> None:
+    """Also where that is the default."""
+    file, config, _ = published(inside)
+    settings = typed(config, load_path=file, tokenizer=language_models["bert"])
+    assert message in refused("with", experiment, **settings)
+
+
 @pytest.mark.parametrize("other", [{"insert_layer": 1}, {"num_heads": 4}], ids=str)
 def test_a_module_of_another_function_is_left_alone(
     other: dict[str, int], published: Callable, configure: Callable[..., dict[str, Any]]
