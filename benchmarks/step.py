@@ -30,11 +30,11 @@ from dvp.build import compile_parts
 from dvp.checkpoints import trained_state
 from dvp.compressor import VisualTokenCompressor
 from dvp.cpu.memory import keep_freed_memory
-from dvp.model import DVP
+from dvp.model import DVP, adapt_language_model
 from dvp.optim import OPTIMIZERS, parameter_groups
 from dvp.search import KArmedBandit
 from dvp.tasks import TASKS
-from dvp.vision import FrozenVision
+from dvp.vision import Vision
 
 ANSWERS = 3129  # VQAv2
 TEXT = 16  # tokens
@@ -62,15 +62,17 @@ def build(language_model: str, mode: str, device: torch.device) -> DVP:
             dtype=torch.bfloat16 if frozen and device.type == "cuda" else torch.float32,
             **backbone.model_options,
         )
-        return DVP(
-            FrozenVision(CLIPVisionModel(VISION)),
+        model = DVP(
+            Vision(CLIPVisionModel(VISION)),
             VISION.hidden_size,
             backbone(language),
             ANSWERS,
             arms=config.num_hidden_layers if mode == "search" else 1,
-            use_adapter=frozen or mode == "train_adapter",
             num_heads=16 if frozen else 12,
         )
+        if frozen or mode == "train_adapter":
+            adapt_language_model(model.backbone)
+        return model
 
 
 def random_batch(language_model: str, batch: int, image_tokens: str, device: torch.device) -> dict[str, Tensor]:
@@ -159,7 +161,7 @@ def max_logit_difference(model: DVP, mode: str, language_model: str, image_token
     layers = range(model.num_layers) if mode == "search" else [model.num_layers // 2]
     model.eval()
     with autocast(device):
-        fast = rows | ({"image_tokens": model.vision(rows)} if image_tokens == "cache" else {})
+        fast = rows | ({"image_tokens": model.vision(rows).tokens} if image_tokens == "cache" else {})
         fast = model.forward_arms(fast, layers)
         with patch.object(VisualTokenCompressor, "forward", plain_prompt):
             plain = {layer: model(rows, layer) for layer in layers}

@@ -57,6 +57,15 @@ def load(name_or_path: str) -> CLIPVisionModel:
     return _from_huggingface(str(path) if path.is_dir() else name_or_path)
 
 
+def count_blocks(name_or_path: str) -> int:
+    """The number of transformer blocks of what `load` would load, without loading it where its config tells."""
+    path = Path(name_or_path).expanduser()
+    if name_or_path in OPENAI_SHA256 or path.is_file():
+        return load(name_or_path).config.num_hidden_layers
+    name = _with_config(str(path) if path.is_dir() else name_or_path)
+    return CLIPVisionConfig.from_pretrained(name).num_hidden_layers
+
+
 def from_openai_state(state: Mapping[str, Tensor], heads: int | None = None) -> CLIPVisionModel:
     """The image encoder of an OpenAI state dict, its sizes read from the tensors, in float32, frozen as by `load`.
 
@@ -106,6 +115,11 @@ def _huggingface_names(visual: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _from_huggingface(name: str) -> CLIPVisionModel:
+    return _build(_with_config(name), leftovers=True, pretrained_model_name_or_path=name)
+
+
+def _with_config(name: str) -> str:
+    """The name, after a check that a CLIP's config.json is there."""
     try:
         settings, _ = CLIPVisionConfig.get_config_dict(name)
     except OSError as error:
@@ -117,7 +131,7 @@ def _from_huggingface(name: str) -> CLIPVisionModel:
         ) from error
     if settings.get("model_type") not in ("clip", "clip_vision_model"):
         raise UserError(f"{name} has no config.json of a CLIP model (model_type: {settings.get('model_type')}).")
-    return _build(name, leftovers=True, pretrained_model_name_or_path=name)
+    return name
 
 
 def _build(source: str, leftovers: bool, **weights: Any) -> CLIPVisionModel:

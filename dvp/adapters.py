@@ -55,3 +55,16 @@ def freeze(root: nn.Module, except_for: str) -> None:
     """Leave only the parameters trainable whose dotted name matches the regular expression `except_for`."""
     for name, parameter in root.named_parameters():
         parameter.requires_grad_(re.search(except_for, name) is not None)
+
+
+def adapt(root: nn.Module, sites: Sequence[str], make: Callable[[], nn.Module], trained_beside: str = "") -> list[str]:
+    """Put adapters after `sites` and leave only them trainable, and what the expression `trained_beside` matches.
+
+    Returns the names wrapped; raises ValueError when nothing matched.
+    """
+    names = inject_adapters(root, sites, make)
+    freeze(root, "|".join(filter(None, (r"\.adapter\.", trained_beside))))
+    for parameter in root.parameters():
+        if parameter.requires_grad:  # a frozen base may be in 16 bit; what is trained is not
+            parameter.data = parameter.data.float()
+    return names

@@ -15,22 +15,18 @@ from torch import nn
 from transformers.utils import logging
 
 import clip
-from dvp.backbones import BACKBONES, LanguageBackbone, family_of, load_backbone
+from dvp.backbones import LanguageBackbone, family_of
 from dvp.checkpoints import TrainedOnly, read_checkpoint
 from dvp.cpu.memory import keep_freed_memory
 from dvp.data import QuestionData
 from dvp.data.arrow import table_path
 from dvp.data.image_tokens import ImageTokens
 from dvp.errors import UserError
-from dvp.model import DVP
+from dvp.kinds import KINDS
 from dvp.module import DVPModule
-from dvp.published.checkpoint import read_lightning
-from dvp.published.classification import load_published
-from dvp.published.vocabulary import published_answers
-from dvp.scienceqa.build import build_science_qa
 from dvp.search import latest_search
 from dvp.tasks import TASKS, Task
-from dvp.vision import FrozenVision, ZeroTokens
+from dvp.vision import Vision
 
 # What Lightning warns of is meant (two loggers share the run's folder, CLIP is frozen in eval mode) or its own affair.
 warnings.filterwarnings("ignore", "Experiment logs directory .* exists and is not empty")
@@ -51,10 +47,8 @@ def prepare_devices(num_gpus: int) -> None:
         )
 
 
-def build(config: dict[str, Any]) -> tuple[pl.LightningDataModule, DVPModule]:
+def build(config: dict[str, Any]) -> tuple[QuestionData, DVPModule]:
     """The data and the module of the configured task."""
-    if config["datasets"] == "scienceqa":
-        return build_science_qa(config, functools.partial(_insert_layer, config), _backbone_dtype(config))
     data = build_data(config)
     return data, build_module(config, data)
 
@@ -62,23 +56,24 @@ def build(config: dict[str, Any]) -> tuple[pl.LightningDataModule, DVPModule]:
 def build_data(config: dict[str, Any]) -> QuestionData:
     """The splits of the configured task."""
     task = _task(config)
-    test = (config["test_split"],) if config["datasets"] == "vqa" else task.test
+    kind = KINDS[task.kind]
+    for key, offered in kind.OFFERED.items():
+        if config[key] not in offered:
+            choices = " or ".join(map(str, offered))
+            raise UserError(f"{key}={config[key]} is not offered for {config['datasets']}: set it to {choices}.")
+    transform = functools.partial(clip.TRANSFORMS[task.transform], size=config["image_size"])
+    test = (config["test_split"],) if config["test_split"] in task.test_splits else task.test
     return QuestionData(
         task,
         config["data_root"],
-        BACKBONES[family_of(config["tokenizer"])].tokenizer(config["tokenizer"]),
-        functools.partial(clip.preprocess, size=config["image_size"]) if config["image_tokens"] != "zero" else None,
+        kind.read(config, task, None if config["image_tokens"] == "zero" else transform),
         pick=_pick(config),
         test=test if config["test_only"] else (),
         batch_size=config["per_gpu_batchsize"],
         search_batch_size=max(1, config["batch_size"] // 2 // config["devices"]),
-        max_text_len=_max_text_len(config),
-        # Published: T5's query averages over padding, so how much of it there is changes the result.
-        pad_to_max=config["as_published"] and config["language_model"] == "T5",
-        bucket_by_length=config["bucket_by_length"],
+        by_length=kind.ALWAYS_BY_LENGTH or config["bucket_by_length"],
         num_workers=config["num_workers"],
         seed=config["seed"],
-        answers=_published_answers(config, task),
     )
 
 
@@ -93,50 +88,45 @@ def build_module(config: dict[str, Any], data: QuestionData) -> DVPModule:
             f"language_model={config['language_model']} but tokenizer={config['tokenizer']} holds a {family.upper()} "
             "model: make the two agree."
         )
-    backbone = load_backbone(
-        config["tokenizer"],
-        dtype=_backbone_dtype(config),
-        quantize=config["quantize"],
-        gradient_checkpointing=config["gradient_checkpointing"],
-        as_published=config["as_published"],
-    )
-    layers = len(backbone.layers)
-    insert_layer = None if config["search_stage"] else _insert_layer(config, layers)
-    vision = _load_vision(config)
-    width = vision.width
-    if config["image_tokens"] == "zero":
-        vision = ZeroTokens(width)
-    model = DVP(
-        vision,
-        width,
-        backbone,
-        len(data.answers),
-        arms=layers if config["search_stage"] else 1,
-        use_adapter=config["use_adapter"],
-        num_heads=config["num_heads"],
-        dropout=config["drop_rate"],
-    )
-    if config["compile"]:
-        compile_parts(backbone, vision, graphs=config["num_gpus"] > 0)
     task = data.task
-    name = f"{config['datasets']}_submit_{Path(config['load_path']).stem}.json"
+    kind = KINDS[task.kind]
+    vision = _load_vision(config)  # before the language model: a wrong size shows at once
+    language_model = {
+        "dtype": _backbone_dtype(config),
+        "quantize": config["quantize"],
+        "gradient_checkpointing": config["gradient_checkpointing"],
+        "as_published": config["as_published"],
+    }
+    compressors = {
+        "arms": None if config["search_stage"] else 1,
+        "num_heads": config["num_heads"],
+        "dropout": config["drop_rate"],
+    }
+    model = kind.build_model(config, data, vision, language_model, compressors)
+    if config["compile"]:
+        compile_parts(model.backbone, model.vision, graphs=config["num_gpus"] > 0)
+    rate = config["learning_rate"] * (config["batch_size"] / task.rate_rows if task.rate_rows else 1)
+    name = kind.SUBMISSION.format(**config, checkpoint=Path(config["load_path"]).stem)
     module = DVPModule(
         model,
         config["datasets"],
         task,
         data.answers,
         pick=_pick(config),
-        insert_layer=insert_layer,
-        optimizer={key: config[key] for key in OPTIMIZER_KEYS},
+        insert_layer=None if config["search_stage"] else _insert_layer(config, model.num_layers),
+        optimizer={key: config[key] for key in OPTIMIZER_KEYS} | {"learning_rate": rate},
+        answer=kind.answer(config, data),
+        submit=kind.submit(config, task),
         search_sample=config["search_sample"],
         search_warmup_steps=config["search_warmup_steps"],
         seed=config["seed"],
         as_published=config["as_published"],
+        described={key: config[key] for key in kind.DESCRIBED},
         config=config,
         predictions_path=Path(config["log_dir"]) / name,
     )
     if Path(config["load_path"]).is_file():  # ours are folders
-        load_published(config["load_path"], module)
+        kind.load_published(config["load_path"], module)
     elif config["load_path"]:
         module.load_weights(*read_checkpoint(config["load_path"]))
     return module
@@ -151,12 +141,12 @@ def compile_parts(backbone: LanguageBackbone, vision: nn.Module, graphs: bool) -
     torch._dynamo.config.recompile_limit = 64
     for layer in backbone.layers:  # layer by layer: they share one graph, and any K and arm can use it
         layer.compile(fullgraph=True)
-    if isinstance(vision, FrozenVision):
+    if isinstance(vision, Vision):
         vision.encoder.compile(fullgraph=True, mode="reduce-overhead" if graphs else None)
 
 
-def _load_vision(config: dict[str, Any]) -> FrozenVision:
-    vision = FrozenVision(clip.load(config["clip_model"]))
+def _load_vision(config: dict[str, Any]) -> Vision:
+    vision = Vision(clip.load(config["clip_model"]))
     if vision.image_size != config["image_size"]:
         raise UserError(
             f"image_size={config['image_size']} but {config['clip_model']} takes {vision.image_size} pixels."
@@ -221,8 +211,8 @@ def _image_tokens(config: dict[str, Any]) -> ImageTokens:
 def _strategy(config: dict[str, Any]) -> str:
     if config["strategy"] != "auto" or config["devices"] == 1:
         return config["strategy"]
-    # No gradient get, in a search, the compressors of all arms but one; in ScienceQA, all that sees where no row does.
-    some_unused = config["search_stage"] or config["datasets"] == "scienceqa"
+    # No gradient get, in a search, the compressors of all arms but one; where a kind says so, more.
+    some_unused = config["search_stage"] or KINDS[TASKS[config["datasets"]].kind].SOME_UNUSED
     return "ddp_find_unused_parameters_true" if some_unused else "ddp"
 
 
@@ -240,20 +230,6 @@ def _task(config: dict[str, Any]) -> Task:
         if not table_path(config["data_root"], task.files, task.may_lack).is_file():
             return replace(task, validate=tuple(split for split in task.validate if split != task.may_lack))
     return task
-
-
-def _published_answers(config: dict[str, Any], task: Task) -> list[str] | None:
-    """The vocabulary of the published checkpoint that is loaded, if one is; refuses it here if it does not fit."""
-    if not Path(config["load_path"]).is_file():
-        return None
-    checkpoint = read_lightning(config["load_path"])
-    checkpoint.refuse_other(config)
-    return published_answers(checkpoint, config["datasets"], task, config["data_root"])
-
-
-def _max_text_len(config: dict[str, Any]) -> int | None:
-    # Published: LLaMA's texts are not cut.
-    return None if config["as_published"] and config["language_model"] == "LLAMA" else config["max_text_len"]
 
 
 def _insert_layer(config: dict[str, Any], layers: int) -> int:

@@ -60,11 +60,11 @@ class VisualTokenCompressor(nn.Module):
         return x.unflatten(dim, (self.num_heads, -1))
 
     def insert(self, backbone: LanguageBackbone, state: State, image_tokens: Tensor) -> State:
-        """The state with the prompt in front of the text. The query is taken before the types are added."""
+        """The state with the prompt in its slot. The query is taken before the types are added."""
         dtype = self.query.weight.dtype
         prompt = self(backbone.query(state).to(dtype), image_tokens.to(dtype))  # (B, 1, D)
         if self.token_types is not None:
             text_type, prompt_type = self.token_types.weight
             prompt = prompt + prompt_type
             state = replace(state, hidden=state.hidden + text_type)
-        return backbone.prepend(state, prompt)
+        return backbone.put_in(state, prompt)

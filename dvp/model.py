@@ -1,22 +1,28 @@
 """Dynamic Visual Prompting, the forward pass: text layers, one visual token put in at layer K, the layers above.
 
-Legend: B batch, N image tokens, Dv their width, T text tokens, D hidden, K insert layer, L layers, C answers.
+Legend: B batch, N image tokens, Dv their width, T text tokens, D hidden, K insert layer, L layers, R rows that are read
+out (B, or ScienceQA's labelled tokens), C answers (or the vocabulary).
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
+import torch
 from torch import Tensor, nn
 
-from dvp.adapters import Adapter, freeze, inject_adapters
-from dvp.backbones import LanguageBackbone
+from dvp.adapters import Adapter, adapt
+from dvp.backbones import LanguageBackbone, State
 from dvp.compressor import VisualTokenCompressor
+from dvp.vision import Seen
 
 
 class DVP(nn.Module):
-    """A language model that sees. `arms` compressors: one for adaption, one for every layer while searching.
+    """A language model that sees. `arms` compressors: one for adaption, or None: one for every layer, to search with.
 
-    `vision` maps a batch to image tokens (B, N, Dv) and stays frozen; `vision_width` is Dv.
+    `vision` maps a batch to what is seen, image tokens (B, N, Dv) and more; `vision_width` is Dv. `head`: the number of
+    answers that a classifier made here chooses from, or the language model's own head. `prefix` puts what else is seen
+    into the text's first state.
     """
 
     def __init__(
@@ -24,18 +30,17 @@ class DVP(nn.Module):
         vision: nn.Module,
         vision_width: int,
         backbone: LanguageBackbone,
-        num_answers: int,
+        head: int | nn.Module,
         *,
-        arms: int = 1,
-        use_adapter: bool = False,
+        prefix: nn.Module | None = None,
+        arms: int | None = 1,
         num_heads: int = 12,
         dropout: float = 0.1,
         compressor_width: int | None = None,
-        adapter_reduction: int | None = None,
     ):
         super().__init__()
         size = backbone.hidden_size
-        self.vision = vision.requires_grad_(False)
+        self.vision = vision
         self.backbone = backbone
         self.compressors = nn.ModuleList(
             VisualTokenCompressor(
@@ -46,17 +51,10 @@ class DVP(nn.Module):
                 dropout,
                 backbone.token_types,
             )
-            for _ in range(arms)
+            for _ in range(len(backbone.layers) if arms is None else arms)
         )
-        self.head = classifier(size, int(size * backbone.head_width), num_answers)
-        self.use_adapter = use_adapter
-        if use_adapter:
-            options = backbone.adapter | ({"reduction": adapter_reduction} if adapter_reduction else {})
-            inject_adapters(backbone.model, backbone.adapter_sites, lambda: Adapter(size, **options))
-            freeze(backbone, rf"\.adapter\.|{backbone.trained_beside_adapters}")
-            for parameter in backbone.parameters():
-                if parameter.requires_grad:  # a frozen base may be in 16 bit; what is trained is not
-                    parameter.data = parameter.data.float()
+        self.head = classifier(size, int(size * backbone.head_width), head) if isinstance(head, int) else head
+        self.prefix = prefix
 
     @property
     def num_layers(self) -> int:
@@ -64,29 +62,62 @@ class DVP(nn.Module):
         return len(self.backbone.layers)
 
     def forward(self, batch: dict[str, Tensor], insert_layer: int) -> Tensor:
-        """Logits (B, C) of the batch with the prompt put in front of the text before layer `insert_layer`."""
+        """Logits (R, C) of the batch with the prompt put in before layer `insert_layer`."""
         return self.forward_arms(batch, [insert_layer])[insert_layer]
 
     def forward_arms(self, batch: dict[str, Tensor], insert_layers: Iterable[int]) -> dict[int, Tensor]:
-        """Logits (B, C) for each distinct insert layer.
+        """Logits (R, C) for each distinct insert layer.
 
         Image and text-only trunk are computed once for all. What branches off the trunk runs on beside it as one batch.
         """
         arms = sorted(set(insert_layers))
-        image_tokens = self.vision(batch)  # (B, N, Dv)
-        state = self.backbone.embed(batch)
+        state, image = self.embed(batch)
         rows = len(state.hidden)
-        if len(arms) > 1:  # a masked slot makes the trunk as long as its branches
-            state = self.backbone.prepend(state, state.hidden.new_zeros(rows, 1, self.backbone.hidden_size), keep=False)
+
+        def branch_off(arm: int, state: State) -> State:
+            branch = self.insert(arm, image, state.rows(slice(rows)))
+            others = state.rows(slice(rows if arm == arms[-1] else 0, None))  # in the end without the trunk
+            return others.joined(branch)  # (trunk and arms so far * B, T, D)
+
+        if len(arms) == 1:
+            state = self.run(state, {arms[0]: partial(self.insert, arms[0], image)})
+            return {arms[0]: self.logits(state)}
+        if state.slot.start == state.slot.stop:  # an empty slot makes the trunk as long as its branches
+            state = self.backbone.put_in(state, state.hidden.new_zeros(rows, 1, self.backbone.hidden_size), seen=False)
+        state = self.run(state, {arm: partial(branch_off, arm) for arm in arms})
+        branches = [state.rows(slice(first, first + rows)) for first in range(0, len(arms) * rows, rows)]
+        return dict(zip(arms, self.logits(*branches).chunk(len(arms)), strict=True))
+
+    def embed(self, batch: dict[str, Tensor]) -> tuple[State, Seen | None]:
+        """The state before the first layer, and what is seen; None where the batch has no picture."""
+        image = self.vision(batch)
+        state = self.backbone.embed(batch)
+        return (self.prefix(state, batch, image) if self.prefix else state), image
+
+    def insert(self, arm: int, image: Seen | None, state: State) -> State:
+        """The state with the prompt that `arm` draws from what is seen."""
+        compressor = self.compressors[arm if len(self.compressors) > 1 else 0]
+        return state if image is None else compressor.insert(self.backbone, state, image.tokens)
+
+    def run(self, state: State, before: Mapping[int, Callable[[State], State]]) -> State:
+        """The state after all layers; `before` says what happens to it before some of them."""
         for index in range(self.num_layers):
-            if index in arms:
-                compressor = self.compressors[index if len(self.compressors) > 1 else 0]
-                branch = compressor.insert(self.backbone, state.rows(slice(rows)), image_tokens)
-                others = state.rows(slice(rows if index == arms[-1] else 0, None))  # in the end without the trunk
-                state = others.joined(branch) if len(arms) > 1 else branch  # (trunk and arms so far * B, 1 + T, D)
+            if index in before:
+                state = before[index](state)
             state = self.backbone.run_layer(index, state)
-        logits = self.head(self.backbone.read_out(state).float())  # (arms * B, C)
-        return dict(zip(arms, logits.chunk(len(arms)), strict=True))
+        return state
+
+    def logits(self, *states: State) -> Tensor:
+        """Logits (states * R, C) of what is read out of states after the last layer."""
+        read = torch.cat([self.backbone.read_out(state) for state in states])
+        return self.head(read.to(next(self.head.parameters()).dtype)).float()
+
+
+def adapt_language_model(backbone: LanguageBackbone, reduction: int | None = None) -> list[str]:
+    """Freeze a language model but for new adapters and its family's norms; returns the names of what is adapted."""
+    options = backbone.adapter | ({"reduction": reduction} if reduction else {})
+    make = partial(Adapter, backbone.hidden_size, **options)
+    return adapt(backbone, backbone.adapter_sites, make, backbone.trained_beside_adapters)
 
 
 def classifier(size: int, width: int, num_answers: int) -> nn.Sequential:

@@ -12,19 +12,21 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from dvp.checkpoints import fingerprint, load_trained, refuse_other, trained_state
-from dvp.evaluation.submission import gather, write_predictions
+from dvp.evaluation.submission import Submission, gather, write_submission
 from dvp.files import write_json
 from dvp.model import DVP
 from dvp.optim import OPTIMIZERS, build_schedule, parameter_groups
 from dvp.search import KArmedBandit
-from dvp.tasks import Task
+from dvp.tasks import Answerer, Task
 
 
 class DVPModule(pl.LightningModule):
     """Trains, searches, validates and answers with a DVP model on one task.
 
     insert_layer: K of an adaption; None while searching. pick: the splits whose score rewards the search and picks the
-    checkpoint. optimizer: settings of `dvp.optim`. config: the run's settings, to be written down with its results.
+    checkpoint. answer: what answers a batch while validating and in the test; submit: what makes a file of the answers
+    to the test questions. optimizer: settings of `dvp.optim`. described: what else a checkpoint must agree on. config:
+    the run's settings, to be written down with its results.
     """
 
     def __init__(
@@ -37,10 +39,13 @@ class DVPModule(pl.LightningModule):
         pick: tuple[str, ...],
         insert_layer: int | None,
         optimizer: dict[str, Any],
+        answer: dict[str, Answerer] | None = None,
+        submit: Callable[[list[tuple[Any, str]], Any], Submission] | None = None,
         search_sample: int | str = 5,
         search_warmup_steps: int = 0,
         seed: int = 0,
         as_published: bool = False,
+        described: dict[str, Any] | None = None,
         config: dict[str, Any] | None = None,
         predictions_path: Path | None = None,
     ):
@@ -50,16 +55,18 @@ class DVPModule(pl.LightningModule):
         self.pick = pick
         self.insert_layer = insert_layer
         self.optimizer_settings = optimizer
+        self.answer, self.submit = answer or {}, submit
         self.search_sample, self.search_warmup_steps = search_sample, search_warmup_steps
         self.as_published = as_published
+        self.described = described or {}
         self.config = config
         self.predictions_path = predictions_path
-        self.bandit = KArmedBandit(model.num_layers, seed) if insert_layer is None else None
+        self.bandit = KArmedBandit(model.num_layers, seed, task.search_step) if insert_layer is None else None
         self.arm = self.bandit.random_arm() if self.bandit else insert_layer
         self.search_batches: Iterator[dict[str, Any]] | None = None
         self.strict_loading = False  # a checkpoint has no frozen weights; on_load_checkpoint is exact about the others
         self.totals: dict[str, Tensor] = {}  # split -> (sum of scores, rows)
-        self.predictions: list[dict[str, Any]] = []
+        self.answered: list[tuple[Any, str]] = []  # question and answer of the test
 
     @property
     def monitor(self) -> str:
@@ -75,7 +82,7 @@ class DVPModule(pl.LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         loss = self.task.loss(self.model(batch, self.arm), batch["targets"])
-        self.log(self._metric_name("train", "loss"), loss, prog_bar=True, batch_size=len(batch["targets"]))
+        self.log(self._metric_name("train", "loss"), loss, prog_bar=True, batch_size=len(batch["input_ids"]))
         return loss
 
     def optimizer_step(
@@ -107,7 +114,7 @@ class DVPModule(pl.LightningModule):
         with self.trainer.precision_plugin.forward_context():
             logits = self.model.forward_arms(batch, arms)
         self.model.train()
-        scores = {arm: 100 * self.task.score(logits[arm], batch["targets"]).mean() for arm in logits}
+        scores = {arm: self.task.reward(self.task, logits[arm], batch["targets"]) for arm in logits}
         return torch.stack([scores[arm] for arm in arms])
 
     def _next_search_batch(self) -> dict[str, Any]:
@@ -134,39 +141,35 @@ class DVPModule(pl.LightningModule):
     # Evaluation
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._evaluate(self.task.validate[dataloader_idx], batch)
+        self._evaluate("validate", self.task.validate[dataloader_idx], batch)
 
     def on_validation_epoch_end(self) -> None:
         self._report(self.task.validate)
 
     def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
-        split = self.trainer.datamodule.test[dataloader_idx]
-        logits = self._evaluate(split, batch)
-        if self.task.submission:
-            id_name, answer_name = self.task.submission
-            chosen = [self.answers[label] for label in logits.argmax(1).tolist()]
-            self.predictions += [
-                {id_name: question, answer_name: answer}
-                for question, answer in zip(batch["question_id"], chosen, strict=True)
-            ]
+        texts = self._evaluate("test", self.trainer.datamodule.test[dataloader_idx], batch)
+        if self.submit:
+            self.answered += zip(batch["question_id"], texts, strict=True)
 
     def on_test_epoch_end(self) -> None:
-        data = self.trainer.datamodule
-        if data.labelled(data.test):
-            self._report(data.test)
-        if self.task.submission:
-            predictions, self.predictions = gather(self.predictions), []
+        data, scores = self.trainer.datamodule, {}
+        if self.submit:
+            answered, self.answered = gather(self.answered), []
+            submission = self.submit(answered, data)
+            scores = submission.scores
+            self.log_dict({self._metric_name("test", name): value for name, value in scores.items()}, sync_dist=True)
             if self.trainer.is_global_zero:
-                questions = data.questions(data.test).question_ids()
-                about = {"splits": data.test, "as_published": self.as_published, "config": self.config}
-                write_predictions(self.predictions_path, predictions, questions, self.task.submission[0], about)
+                about = {"splits": data.test, "truncated": data.truncated}
+                about |= {"as_published": self.as_published, "config": self.config}
+                write_submission(self.predictions_path, submission, about)
+        if not scores and data.labelled(data.test):
+            self._report(data.test)
 
-    def _evaluate(self, split: str, batch: dict[str, Any]) -> Tensor:
-        logits = self.model(batch, self.best_layer)
-        scores = self.task.score(logits, batch["targets"])
+    def _evaluate(self, stage: str, split: str, batch: dict[str, Any]) -> list[str]:
+        scores, texts = self.answer[stage](self.model, batch, self.best_layer)
         total = torch.stack([scores.sum(), scores.new_tensor(len(scores))])
         self.totals[split] = self.totals.get(split, 0) + total
-        return logits
+        return texts
 
     def _report(self, splits: Sequence[str]) -> None:
         none = torch.zeros(2, device=self.device)
@@ -193,9 +196,9 @@ class DVPModule(pl.LightningModule):
             "language_model": type(self.model.backbone).__name__,
             "search_stage": self.bandit is not None,
             "insert_layer": self.insert_layer,
-            "use_adapter": self.model.use_adapter,
             "as_published": self.as_published,
             "answers": self.answers,
+            **self.described,
             "frozen": fingerprint(self.model),
         }
 
@@ -225,12 +228,17 @@ class DVPModule(pl.LightningModule):
     # Optimiser
 
     def configure_optimizers(self) -> dict[str, Any]:
-        settings = self.optimizer_settings
+        settings, task = self.optimizer_settings, self.task
         rate = settings["learning_rate"]
         groups = parameter_groups(
-            self.model.named_parameters(), rate, settings["weight_decay"], settings["lr_mult"], self.as_published
+            self.model.named_parameters(),
+            rate,
+            settings["weight_decay"],
+            settings["lr_mult"],
+            self.as_published,
+            task.decayed,
         )
-        optimizer = OPTIMIZERS[settings["optim_type"]](groups, rate)
+        optimizer = OPTIMIZERS[settings["optim_type"]]([one for one in groups if one["params"]], rate, task.betas)
         schedule = build_schedule(
             optimizer,
             int(self.trainer.estimated_stepping_batches),

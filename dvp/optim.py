@@ -19,16 +19,30 @@ from transformers import (
 )
 
 
+def decayed_by_name(name: str, parameter: nn.Parameter) -> bool:
+    """Whether weight decay applies: to all but every bias (T5's relative position bias too) and every norm."""
+    return "bias" not in name and "norm" not in name.lower()
+
+
+def decayed_by_shape(name: str, parameter: nn.Parameter) -> bool:
+    """Whether weight decay applies: to matrices, not to vectors."""
+    return parameter.ndim > 1
+
+
+DECAYED = {"by name": decayed_by_name, "by shape": decayed_by_shape}
+
+
 def parameter_groups(
     named: Iterable[tuple[str, nn.Parameter]],
     learning_rate: float,
     weight_decay: float,
     lr_mult: float,
     as_published: bool = False,
+    decayed: str = "by name",
 ) -> list[dict]:
     """Four groups of the trainable parameters: decayed or not, times body or head (whose rate is times lr_mult).
 
-    Not decayed: every bias (T5's relative position bias too) and every norm.
+    decayed: a key of DECAYED.
     """
     groups = [
         {"params": [], "names": [], "weight_decay": decay, "lr": rate}
@@ -39,7 +53,7 @@ def parameter_groups(
         if not parameter.requires_grad:
             continue
         in_head = name.startswith("head.")
-        undecayed = "bias" in name or "norm" in name.lower()
+        undecayed = not DECAYED[decayed](name, parameter)
         if as_published and name == "head.norm.weight":
             undecayed = False  # Published: the classifier's LayerNorm is decayed, since its name there says no "norm".
         group = groups[2 * in_head + undecayed]
@@ -49,15 +63,15 @@ def parameter_groups(
 
 
 OPTIMIZERS = {
-    "adamw": lambda groups, rate: torch.optim.AdamW(
+    "adamw": lambda groups, rate, betas=(0.9, 0.98): torch.optim.AdamW(
         groups,
         rate,
-        betas=(0.9, 0.98),
+        betas=betas,
         eps=1e-8,
         fused=all(p.device.type in ("cpu", "cuda") for group in groups for p in group["params"]),  # one pass over all
     ),
-    "adam": lambda groups, rate: torch.optim.Adam(groups, rate),
-    "sgd": lambda groups, rate: torch.optim.SGD(groups, rate, momentum=0.9),
+    "adam": lambda groups, rate, betas=None: torch.optim.Adam(groups, rate),
+    "sgd": lambda groups, rate, betas=None: torch.optim.SGD(groups, rate, momentum=0.9),
 }
 
 

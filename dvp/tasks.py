@@ -3,9 +3,10 @@
 A new task is one entry of TASKS (and one file in prepare/).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,6 +42,32 @@ def class_score(logits: Tensor, targets: Tensor) -> Tensor:
     return (logits.argmax(1) == targets).float()
 
 
+def token_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy, mean over the labelled tokens (R,) of the batch; 0, not 0 / 0, where it has none."""
+    return F.cross_entropy(logits, targets, reduction="sum") / max(1, len(targets))
+
+
+def mean_score(task: "Task", logits: Tensor, targets: Tensor) -> Tensor:
+    """The mean score in percent."""
+    return 100 * task.score(logits, targets).mean()
+
+
+def mean_likelihood(task: "Task", logits: Tensor, targets: Tensor) -> Tensor:
+    """100 * exp(-loss): the labelled tokens' likelihood, their geometric mean, in percent."""
+    return 100 * torch.exp(-task.loss(logits, targets))
+
+
+class Answers(NamedTuple):
+    """What a model answers to a batch: the score of every row (B,), 0 to 1, and its answer."""
+
+    scores: Tensor
+    texts: list[str]
+
+
+# What answers a batch: a model's logits at a layer, or what it writes.
+Answerer = Callable[[Any, dict[str, Any], int], Answers]
+
+
 @dataclass(frozen=True)
 class Task:
     """What a task is. Splits are names as in `<files>_<split>.arrow`."""
@@ -56,14 +83,33 @@ class Task:
     targets: Callable[[list, list, int], Tensor] = class_targets
     loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
     score: Callable[[Tensor, Tensor], Tensor] = class_score
+    reward: Callable[["Task", Tensor, Tensor], Tensor] = mean_score  # of an arm, from logits and targets, in percent
+    test_splits: tuple[str, ...] = ()  # those of which test_split= chooses one instead
     answers: tuple[str, ...] | None = None  # a fixed vocabulary; None: the data's own
     submission: tuple[str, str] | None = None  # names of the id and the answer in a predictions file
+    kind: str = "classified"  # how it is read and answered, see build.py: classified, or written by the language model
+    transform: str = "crop"  # how a picture becomes square: a key of clip.TRANSFORMS
+    search_step: float = 0.005  # of the bandit, for rewards that lie as far apart as accuracies do
+    # How the published code trains it
+    betas: tuple[float, float] = (0.9, 0.98)
+    decayed: str = "by name"  # which parameters: a key of optim.DECAYED
+    rate_rows: int | None = None  # rows per update that learning_rate is meant for: it shrinks with fewer; None: any
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that its tables must have."""
+        """The columns that the tables of a classified task must have."""
         labels = () if self.answers else ("answer_labels", "answer_scores")
         return ("image", "questions", "answers", *labels, *(("question_id",) if self.submission else ()))
+
+
+def classify(task: Task, answers: Sequence[str]) -> Answerer:
+    """What answers with the likeliest of `answers`."""
+
+    def answer(model: Any, batch: dict[str, Any], layer: int) -> Answers:
+        logits = model(batch, layer)
+        return Answers(task.score(logits, batch["targets"]), [answers[label] for label in logits.argmax(1).tolist()])
+
+    return answer
 
 
 TASKS = {
@@ -71,7 +117,8 @@ TASKS = {
         files="vqav2",
         train=("train", "trainable_val"),
         validate=("rest_val",),
-        test=("test",),  # test_split=test-dev reads that table instead
+        test=("test",),
+        test_splits=("test", "test-dev"),
         pick="rest_val",
         published_pick=("rest_val",),
         metric="score",
@@ -101,8 +148,22 @@ TASKS = {
         metric="accuracy",
         answers=("contradiction", "neutral", "entailment"),  # the published order of the labels
     ),
-    # Its rows, loss and answers are those of dvp/scienceqa.
     "scienceqa": Task(
-        "scienceqa", ("train",), ("val",), ("test",), "val", ("val",), "accuracy", answers=tuple("ABCDE")
+        files="scienceqa",
+        train=("train",),
+        validate=("val",),
+        test=("test",),
+        pick="val",
+        published_pick=("val",),
+        metric="accuracy",
+        loss=token_loss,
+        reward=mean_likelihood,
+        answers=tuple("ABCDE"),
+        kind="written",
+        transform="squeeze",
+        search_step=10,  # likelihoods lie close together
+        betas=(0.9, 0.95),
+        decayed="by shape",
+        rate_rows=256,
     ),
 }

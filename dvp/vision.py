@@ -1,8 +1,17 @@
-"""The frozen image encoder: CLIP's tokens, always in eval mode, never with a gradient."""
+"""The image encoder: CLIP's tokens, frozen in eval mode, or with trained adapters in it."""
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from transformers import CLIPVisionModel
+
+
+class Seen(NamedTuple):
+    """What the encoder makes of a batch of pictures."""
+
+    tokens: Tensor  # (B, N, Dv) of its last block; zeros in rows without a picture
+    class_tokens: Tensor | None = None  # (B, C, Dv) of the blocks that were asked for
 
 
 class ZeroTokens(nn.Module):
@@ -12,20 +21,25 @@ class ZeroTokens(nn.Module):
         super().__init__()
         self.width = width
 
-    def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        return torch.zeros(len(batch["input_ids"]), 1, self.width, device=batch["input_ids"].device)
+    def forward(self, batch: dict[str, Tensor]) -> Seen:
+        return Seen(torch.zeros(len(batch["input_ids"]), 1, self.width, device=batch["input_ids"].device))
 
 
-class FrozenVision(nn.Module):
-    """Image tokens (B, N, Dv): CLIP's last hidden state, class token first, no post-norm, no projection.
+class Vision(nn.Module):
+    """Image tokens: CLIP's last hidden state, class token first, no post-norm, no projection.
 
-    `encoder` is what `clip.load` returns. A batch that brings its `image_tokens` along is not encoded again.
+    `encoder` is what `clip.load` returns, frozen. A batch that brings its `image_tokens` along is not encoded again.
+    trained: what is put into it is trained, so that it follows the model's mode and has gradients. class_tokens: hidden
+    states, 0 that of the first block's input, whose class tokens are given beside.
     """
 
-    def __init__(self, encoder: CLIPVisionModel):
+    def __init__(self, encoder: CLIPVisionModel, *, trained: bool = False, class_tokens: tuple[int, ...] = ()):
         super().__init__()
-        self.encoder = encoder.requires_grad_(False)
-        super().train(False)
+        self.encoder = encoder
+        self.trained, self.class_tokens = trained, class_tokens
+        if not trained:
+            self.requires_grad_(False)
+            super().train(False)
 
     @property
     def width(self) -> int:
@@ -37,12 +51,26 @@ class FrozenVision(nn.Module):
         """Side in pixels of the square pictures that the encoder's position table is made for."""
         return self.encoder.config.image_size
 
-    def train(self, mode: bool = True) -> "FrozenVision":
-        """Stays in eval mode whatever `mode` says: the tokens of an image are always the same."""
-        return self
+    def train(self, mode: bool = True) -> "Vision":
+        """A frozen encoder stays in eval mode whatever `mode` says: the tokens of an image are always the same."""
+        return super().train(mode) if self.trained else self
 
-    @torch.no_grad()
-    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+    def forward(self, batch: dict[str, Tensor]) -> Seen | None:
+        """The tokens of the batch's pictures, of all rows or of those with `has_image`; None where it has none."""
         if "image_tokens" in batch:
-            return batch["image_tokens"]
-        return self.encoder(pixel_values=batch["pixel_values"]).last_hidden_state
+            return Seen(batch["image_tokens"])
+        if "pixel_values" not in batch:
+            return None
+        with torch.set_grad_enabled(self.trained and torch.is_grad_enabled()):
+            found = self.encoder(pixel_values=batch["pixel_values"], output_hidden_states=bool(self.class_tokens))
+        if not self.class_tokens:
+            return Seen(found.last_hidden_state)
+        class_tokens = torch.stack([found.hidden_states[block][:, 0] for block in self.class_tokens], dim=1)
+        return Seen(*(_of_rows(part, batch["has_image"]) for part in (found.hidden_states[-1], class_tokens)))
+
+
+def _of_rows(part: Tensor, has_image: Tensor) -> Tensor:
+    """What belongs to the pictures, for all rows; as published, rows without one have a picture of zeros, too."""
+    if len(part) == len(has_image):
+        return part
+    return part.new_zeros(len(has_image), *part.shape[1:]).masked_scatter(has_image[:, None, None], part)

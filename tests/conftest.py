@@ -128,13 +128,16 @@ def make_dvp(language_models: dict[str, str], clip_folder: str) -> Callable[...,
     """Makes a DVP model of a family with 7 answers, in training mode; its vision takes 16 x 16 pixels."""
     import clip
     from dvp.backbones import load_backbone
-    from dvp.model import DVP
-    from dvp.vision import FrozenVision
+    from dvp.model import DVP, adapt_language_model
+    from dvp.vision import Vision
 
-    def make(family: str, **options: Any) -> nn.Module:
+    def make(family: str, use_adapter: bool = False, **options: Any) -> nn.Module:
         torch.manual_seed(1)
-        vision = FrozenVision(clip.load(clip_folder))
-        return DVP(vision, vision.width, load_backbone(language_models[family]), 7, **{"num_heads": 4} | options)
+        vision = Vision(clip.load(clip_folder))
+        model = DVP(vision, vision.width, load_backbone(language_models[family]), 7, **{"num_heads": 4} | options)
+        if use_adapter:
+            adapt_language_model(model.backbone)
+        return model
 
     return make
 

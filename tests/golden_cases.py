@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from safetensors.torch import load_file
@@ -15,11 +16,12 @@ from torch import Tensor
 
 import clip
 from dvp.backbones import BACKBONES
-from dvp.model import DVP
+from dvp.kinds import classified
+from dvp.model import DVP, adapt_language_model
 from dvp.module import DVPModule
 from dvp.published.classification import published_names, translate
 from dvp.tasks import TASKS
-from dvp.vision import FrozenVision
+from dvp.vision import Vision
 
 ROOT = Path(os.environ.get("DVP_GOLDEN", Path(__file__).parent / "golden" / "published"))
 DROPOUTS = dict.fromkeys(
@@ -89,18 +91,20 @@ class Case:
         language = backbone(backbone.model_class(config, **backbone.model_options), as_published)
         size, bottleneck = language.hidden_size, dims["adapter_bottleneck"]
         visual = {key[10:]: value for key, value in self.state().items() if key.startswith("visumodel.")}
-        return DVP(
-            FrozenVision(clip.from_openai_state(visual, heads=dims["clip"]["heads"])),
+        model = DVP(
+            Vision(clip.from_openai_state(visual, heads=dims["clip"]["heads"])),
             dims["clip"]["width"],
             language,
             dims["labels"][self.meta["task"]],
             arms=len(language.layers) if self.meta.get("search_stage") else 1,
-            use_adapter=self.meta["use_adapter"],
             num_heads=dims["cross_attention"]["num_heads"],
             dropout=0.0,
             compressor_width=dims["cross_attention"].get("mid_size"),
-            adapter_reduction=next(each for each in range(1, size + 1) if size // each == bottleneck),
         )
+        if self.meta["use_adapter"]:
+            reduction = next(each for each in range(1, size + 1) if size // each == bottleneck)
+            adapt_language_model(model.backbone, reduction)
+        return model
 
     def model(self, as_published: bool = True) -> DVP:
         """The model of this case, in eval mode."""
@@ -113,14 +117,17 @@ class Case:
     def module(self, model: DVP, as_published: bool = True, **options: Any) -> DVPModule:
         """The module around a model of this case, a search where the case is one."""
         config, task = self.meta["config"], self.meta["task"]
+        answers = [f"answer {label}" for label in range(self.meta["dims"]["labels"][task])]
         return DVPModule(
             model,
             task,
             TASKS[task],
-            [f"answer {label}" for label in range(self.meta["dims"]["labels"][task])],
+            answers,
             pick=("val",),
             insert_layer=None if self.meta.get("search_stage") else self.arm,
             optimizer={key: config[key] for key in OPTIMIZER_KEYS},
+            answer=classified.answer(None, SimpleNamespace(task=TASKS[task], answers=answers)),
+            submit=classified.submit(None, TASKS[task]),
             as_published=as_published,
             **options,
         )

@@ -78,8 +78,8 @@ def test_a_row_does_not_depend_on_its_batch(rows: slice, case: tuple) -> None:
 def test_query_and_read_out_move_with_the_text(length: int, case: tuple) -> None:
     _, backbone, batch = case
     state = backbone.embed(batch)
-    longer = backbone.prepend(state, torch.randn(len(TEXTS), length, backbone.hidden_size))
-    assert longer.offset == length
+    longer = backbone.put_in(state, torch.randn(len(TEXTS), length, backbone.hidden_size))
+    assert longer.slot == slice(0, length)
     assert longer.keep[:, :length].all()
     torch.testing.assert_close(longer.hidden[:, length:], state.hidden)
     torch.testing.assert_close(backbone.query(longer), backbone.query(state))
@@ -90,10 +90,10 @@ def test_query_and_read_out_move_with_the_text(length: int, case: tuple) -> None
 def test_a_masked_slot_in_front_changes_nothing_and_is_where_the_prompt_goes(case: tuple) -> None:
     _, backbone, batch = case
     state, prompt = backbone.embed(batch), torch.randn(len(TEXTS), 1, backbone.hidden_size)
-    slotted = backbone.prepend(state, torch.randn_like(prompt), keep=False)
-    assert slotted.offset == 1 and not slotted.keep[:, 0].any()
+    slotted = backbone.put_in(state, torch.randn_like(prompt), seen=False)
+    assert slotted.slot == slice(0, 1) and not slotted.keep[:, 0].any()
     for layer in range(len(backbone.layers)):
-        plain, replaced = (run(backbone, backbone.prepend(s, prompt), layer) for s in (state, slotted))
+        plain, replaced = (run(backbone, backbone.put_in(s, prompt), layer) for s in (state, slotted))
         torch.testing.assert_close(backbone.read_out(replaced), backbone.read_out(plain))
         if layer < len(backbone.layers) - 1:  # the trunk goes no further
             state, slotted = (backbone.run_layer(layer, s) for s in (state, slotted))
@@ -108,7 +108,7 @@ def test_the_prompt_reaches_the_read_out_from_every_layer(case: tuple) -> None:
         for below in range(layer):
             state = backbone.run_layer(below, state)
         first, second = (
-            backbone.read_out(run(backbone, backbone.prepend(state, prompt), layer))
+            backbone.read_out(run(backbone, backbone.put_in(state, prompt), layer))
             for prompt in torch.randn(2, len(TEXTS), 1, backbone.hidden_size)
         )
         assert ((first - second).abs().amax(1) > 1e-4).all()

@@ -53,7 +53,7 @@ def test_forward(case: Case) -> None:
     features = []
     model.head.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0]))
     logits = model(batch, case.arm)
-    near(model.vision(batch), case.tensors["out.clip_tokens"])
+    near(model.vision(batch).tokens, case.tensors["out.clip_tokens"])
     near(features[0], case.tensors["out.feats"])
     near(logits, case.tensors["out.logits"])
     near(TASKS[case.meta["task"]].loss(logits, batch["targets"]), case.tensors["out.loss"])

@@ -32,7 +32,7 @@ def test_the_image_changes_the_logits_and_no_state_below_the_prompt(
     second = model(batch | {"pixel_values": batch["pixel_values"].roll(1, 0)}, insert_layer)
     assert ((first - second).abs().amax(1) > 1e-5).all()
     for layer, (one, other) in enumerate(zip(states[:LAYERS], states[LAYERS:], strict=True)):
-        assert one.offset == other.offset == int(layer >= insert_layer)
+        assert one.slot == other.slot == slice(0, int(layer >= insert_layer))
         assert torch.equal(one.hidden, other.hidden) == (layer < insert_layer)
 
 

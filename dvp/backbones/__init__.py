@@ -9,15 +9,16 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, BitsAndBytesConfig
+from transformers import AutoConfig, BitsAndBytesConfig, PreTrainedModel
 
 from dvp.backbones.base import LanguageBackbone, State
 from dvp.backbones.bert import Bert
 from dvp.backbones.llama import Llama
+from dvp.backbones.meta import is_meta_folder, load_meta
 from dvp.backbones.t5 import T5
 from dvp.errors import UserError
 
-__all__ = ["BACKBONES", "LanguageBackbone", "State", "family_of", "load_backbone"]
+__all__ = ["BACKBONES", "LanguageBackbone", "State", "family_of", "load_backbone", "load_with_head"]
 
 BACKBONES: dict[str, type[LanguageBackbone]] = {"bert": Bert, "t5": T5, "llama": Llama}
 
@@ -31,6 +32,8 @@ def family_of(name_or_path: str) -> str:
     Raises UserError for a folder without config or weights, a hub name that is not at hand, an unknown family.
     """
     folder = Path(name_or_path)
+    if is_meta_folder(folder):
+        return "llama"
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise UserError(f"{name_or_path} has no config.json: give a folder in the Hugging Face format.")
@@ -60,21 +63,61 @@ def family_of(name_or_path: str) -> str:
     return family
 
 
-def load_backbone(
+def load_backbone(name_or_path: str, *, as_published: bool = False, **options: Any) -> LanguageBackbone:
+    """The language model of a folder or hub name, weights and all. options: those of `_load`.
+
+    Raises UserError for weights that cannot be read or do not cover the model, and for `quantize` without bitsandbytes.
+    """
+    backbone = BACKBONES[family_of(name_or_path)]
+    return backbone(_load(backbone, name_or_path, backbone.model_class, **options), as_published)
+
+
+def load_with_head(
+    name_or_path: str, *, as_published: bool = False, **options: Any
+) -> tuple[LanguageBackbone, nn.Module]:
+    """The same, and the language model's own head, which maps hidden states to the vocabulary."""
+    backbone = BACKBONES[family_of(name_or_path)]
+    if backbone.headed_class is None:
+        having = ", ".join(name for name, one in BACKBONES.items() if one.headed_class)
+        raise UserError(f"{name_or_path} does not write texts here: this task takes a model of {having}.")
+    model = _load(backbone, name_or_path, backbone.headed_class, **options)
+    return backbone(model.get_decoder(), as_published), model.get_output_embeddings()
+
+
+def _load(
+    backbone: type[LanguageBackbone],
     name_or_path: str,
+    model_class: type[PreTrainedModel],
     *,
     dtype: torch.dtype = torch.float32,
     quantize: str | None = None,
     gradient_checkpointing: bool = False,
-    as_published: bool = False,
-) -> LanguageBackbone:
-    """The language model of a folder or hub name, weights and all, in `dtype`, or in 8 or 4 bits on the GPU.
+) -> PreTrainedModel:
+    """The model in `dtype`, or in 8 or 4 bits on the GPU.
 
-    gradient_checkpointing: compute layers again in the backward pass. Raises UserError for weights that cannot be read
-    or do not cover the model, and for `quantize` without bitsandbytes.
+    gradient_checkpointing: compute layers again in the backward pass.
     """
-    backbone = BACKBONES[family_of(name_or_path)]
-    options: dict[str, Any] = backbone.model_options | {"dtype": dtype}
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # workers fork after the tokenizer was used
+    if is_meta_folder(Path(name_or_path)):
+        if quantize:
+            raise UserError(f"quantize={quantize} needs a Hugging Face folder, and {name_or_path} is in Meta's layout.")
+        model = load_meta(Path(name_or_path), dtype)
+        model = model if isinstance(model, model_class) else model.get_decoder()
+    else:
+        model = _from_huggingface(name_or_path, model_class, backbone.model_options, dtype, quantize)
+    if gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return model.train()  # it comes in eval mode, without dropout and checkpointing
+
+
+def _from_huggingface(
+    name_or_path: str,
+    model_class: type[PreTrainedModel],
+    model_options: dict[str, Any],
+    dtype: torch.dtype,
+    quantize: str | None,
+) -> PreTrainedModel:
+    options: dict[str, Any] = model_options | {"dtype": dtype}
     if quantize:
         options["quantization_config"] = _bits(quantize)
     elif dtype.itemsize == 2:
@@ -82,9 +125,8 @@ def load_backbone(
         config = AutoConfig.from_pretrained(name_or_path)
         config.dtype = None  # of the files then, which may differ from what config.json says
         options |= {"config": config, "dtype": "auto"}
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # workers fork after the tokenizer was used
     try:
-        model, report = backbone.model_class.from_pretrained(
+        model, report = model_class.from_pretrained(
             name_or_path, attn_implementation="sdpa", output_loading_info=True, **options
         )
     except (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
@@ -94,9 +136,7 @@ def load_backbone(
         raise UserError(f"The weights in {name_or_path} do not cover the model: {', '.join(lacking[:5])} ... lacking.")
     if options["dtype"] == "auto":
         _cast(model, dtype)
-    if gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-    return backbone(model.train(), as_published)  # from_pretrained leaves it in eval mode, without dropout
+    return model
 
 
 def _cast(model: nn.Module, dtype: torch.dtype) -> None:

@@ -3,7 +3,7 @@
 Legend: B batch, T text tokens (with what is in front of them), S encoder tokens (T5), D hidden, P prompt tokens.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -15,17 +15,24 @@ from dvp.cpu.dropout import replace_dropout
 
 @dataclass(frozen=True)
 class State:
-    """Where a forward pass stands between two layers; run_layer and prepend return a new one."""
+    """Where a forward pass stands between two layers; run_layer and put_in return a new one."""
 
     hidden: Tensor  # (B, T, D)
-    keep: Tensor  # (B, T) bool, False at padding
-    offset: int = 0  # prompt tokens in front of the text
+    keep: Tensor  # (B, T) bool, False where others do not look: padding, and a slot that is still empty
+    # Where the prompt goes: an empty place in front of the text, or one that the sequence has
+    slot: slice = field(default_factory=lambda: slice(0, 0))
+    pictured: Tensor | None = None  # (B,) bool, rows that get a prompt; None: all
+    prompt_hidden: bool = False  # whether the text does not see the prompt, as published in ScienceQA
     mask: Tensor | None = None  # the layers' attention mask, made from keep
     positions: Any = None  # T5: relative position bias; LLaMA: rotary cosines and sines
     memory: Tensor | None = None  # T5: encoder output (B, S, D)
     memory_mask: Tensor | None = None  # T5: attention mask over the memory
     fixed_query: Tensor | None = None  # T5: (B, 1, D), the same at every layer
-    end: Tensor | None = None  # LLaMA: (B,) position of </s> in the text
+    asking: Tensor | None = None  # LLaMA: (B, T) bool, the positions whose mean asks the compressor
+    read: tuple[Tensor, Tensor] | None = None  # LLaMA: rows and positions (R,) that are read out
+    places: Tensor | None = None  # LLaMA, while generating: positions (B, T) of hidden, and
+    columns: Tensor | None = None  # those (B, C) of all that it looks at: what the cache holds, and hidden
+    cache: Any = None  # LLaMA, while generating: keys and values of the earlier tokens
 
     def rows(self, chosen: slice) -> "State":
         """The state of some of the rows."""
@@ -36,7 +43,7 @@ class State:
         return replace(self, **{name: torch.cat([part, getattr(other, name)]) for name, part in self._parts()})
 
     def _parts(self) -> list[tuple[str, Tensor]]:
-        names = ("hidden", "keep", "mask", "memory", "memory_mask", "fixed_query", "end")
+        names = ("hidden", "keep", "pictured", "mask", "memory", "memory_mask", "fixed_query", "asking")
         return [(name, getattr(self, name)) for name in names if getattr(self, name) is not None]
 
 
@@ -47,6 +54,7 @@ class LanguageBackbone(nn.Module):
     """
 
     model_class: ClassVar[type[PreTrainedModel]]
+    headed_class: ClassVar[type[PreTrainedModel] | None] = None  # the same with a head that writes, if it has one
     model_options: ClassVar[dict] = {}  # further arguments of from_pretrained
     adapter_sites: ClassVar[tuple[str, ...]]  # endings of the module names whose output goes through an adapter
     adapter: ClassVar[dict]  # reduction, activation and initialisation of the adapters
@@ -101,11 +109,25 @@ class LanguageBackbone(nn.Module):
         """The hidden state (B, D) that is classified."""
         raise NotImplementedError
 
-    def prepend(self, state: State, prompt: Tensor, keep: bool = True) -> State:
-        """The state with `prompt` (B, P, D) in front of the text, in the place of an earlier one.
+    def put_in(self, state: State, prompt: Tensor, seen: bool = True) -> State:
+        """The state with `prompt` (B, P, D) in its slot; an empty one grows. Rows that are not pictured keep theirs.
 
-        It is seen by all, or with keep=False by none: an empty slot.
+        From here on the text sees the slot, or with seen=False not yet.
         """
-        hidden = torch.cat([prompt.to(state.hidden.dtype), state.hidden[:, state.offset :]], dim=1)  # (B, P + T, D)
-        mask = torch.cat([state.keep.new_full(prompt.shape[:2], keep), state.keep[:, state.offset :]], dim=1)
-        return self.attend(replace(state, hidden=hidden, keep=mask, offset=prompt.shape[1]))
+        place, keep = state.slot, state.keep.new_full(prompt.shape[:2], seen and not state.prompt_hidden)
+        prompt = prompt.to(state.hidden.dtype)
+        if state.pictured is not None:
+            prompt = torch.where(state.pictured[:, None, None], prompt, state.hidden[:, place])
+            keep = torch.where(state.pictured[:, None], keep, state.keep[:, place])
+        grown = prompt.shape[1] - (place.stop - place.start)  # positions that the sequence gains
+
+        def put(whole: Tensor, part: Tensor) -> Tensor:
+            return torch.cat([whole[:, : place.start], part, whole[:, place.stop :]], dim=1)
+
+        asking, read = state.asking, state.read
+        if grown and asking is not None:
+            rows, positions = read
+            asking = put(asking, asking.new_zeros(prompt.shape[:2]))
+            read = rows, positions + grown * (positions >= place.start)
+        changes = {"hidden": put(state.hidden, prompt), "keep": put(state.keep, keep), "asking": asking, "read": read}
+        return self.attend(replace(state, **changes, slot=slice(place.start, place.start + prompt.shape[1])))

@@ -37,16 +37,16 @@ class Bert(LanguageBackbone):
         if index < len(self.layers) - 1:
             return replace(state, hidden=layer(state.hidden, state.mask))
         # Of the last layer one position is read, so of all others only keys and values are computed.
-        own, hidden, position = layer.attention.self, state.hidden, slice(state.offset, state.offset + 1)
+        own, hidden, position = layer.attention.self, state.hidden, slice(state.slot.stop, state.slot.stop + 1)
         inputs = ((own.query, hidden[:, position]), (own.key, hidden), (own.value, hidden))
         # Query (B, heads, 1, D / heads), key and value (B, heads, T, D / heads)
         q, k, v = (project(x).unflatten(-1, (own.num_attention_heads, -1)).transpose(1, 2) for project, x in inputs)
         attended = F.scaled_dot_product_attention(q, k, v, state.mask[:, :, position], own.dropout.p * self.training)
         attended = layer.attention.output(attended.transpose(1, 2).flatten(2), hidden[:, position])  # (B, 1, D)
-        return replace(state, hidden=layer.feed_forward_chunk(attended), offset=0)
+        return replace(state, hidden=layer.feed_forward_chunk(attended), slot=slice(0, 0))
 
     def query(self, state: State) -> Tensor:
-        return state.hidden[:, state.offset : state.offset + 1]  # (B, 1, D)
+        return state.hidden[:, state.slot.stop : state.slot.stop + 1]  # (B, 1, D)
 
     def read_out(self, state: State) -> Tensor:
-        return state.hidden[:, state.offset]  # (B, D)
+        return state.hidden[:, state.slot.stop]  # (B, D)

@@ -34,10 +34,10 @@ def before_a_run(config: dict[str, Any], command_name: str, logger: Logger) -> d
 
 
 def _told_by_checkpoint(config: dict[str, Any]) -> dict[str, Any]:
-    path = str(config["load_path"])
-    if not Path(path).is_file() or one_task(config["datasets"]) == "scienceqa":  # ours are folders
+    if not Path(str(config["load_path"])).is_file():  # ours are folders
         return {}
-    from dvp.published.checkpoint import read_lightning  # here, so that help and mistakes answer at once
+    from dvp.kinds import KINDS  # here, so that help and mistakes answer at once
+    from dvp.tasks import TASKS
 
-    known = read_lightning(path).as_config()
+    known = KINDS[TASKS[one_task(config["datasets"])].kind].settings_in(str(config["load_path"]))
     return known | {"datasets": [known["datasets"]]} if "datasets" in known else known

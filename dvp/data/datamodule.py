@@ -4,19 +4,20 @@ import itertools
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
+import pyarrow as pa
 import pytorch_lightning as pl
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler, Subset
 
-from dvp.data.arrow import open_table, read_answers, read_picture, table_path
+from dvp.data.arrow import open_table, read_picture, table_path
 from dvp.data.held_out import open_splits
-from dvp.data.lengths import LikeLengths
+from dvp.data.lengths import Batches, LikeLengths
 from dvp.data.pictures import CachedPictures, Place, encode_pictures, missing_pictures, picture_hashes
-from dvp.data.questions import Batches, Collate, Questions
 from dvp.data.token_cache import NotNow, TokenCache
 from dvp.errors import UserError
 from dvp.tasks import Task
@@ -24,57 +25,82 @@ from dvp.tasks import Task
 HELD_AT_ONCE = 1024  # pictures copied to the device at a time
 
 
+class Rows(Protocol):
+    """A dataset of questions: a row is a dict that the reader's collate takes."""
+
+    lengths: np.ndarray  # of their texts, in order
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, item: int) -> dict[str, Any]: ...
+    def question_ids(self) -> list[Any]:
+        """The ids of all questions, in order."""
+
+
+class Reader(Protocol):
+    """What a kind of task makes of its tables."""
+
+    columns: tuple[str, ...]  # that they must have
+    answers: list[str]  # in label order
+    transform: Callable[[Image.Image], Tensor] | None  # from a picture to pixels (3, H, W); None: a blind run
+    truncated: dict[str, int]  # what was counted -> texts cut
+    collate: Callable[[list[dict[str, Any]]], dict[str, Any]]
+
+    def dataset(self, tables: dict[str, pa.Table], purpose: str, **pictures: Any) -> Rows:
+        """The questions of these tables, by split, for train, search, validate or test."""
+
+    def labelled(self, table: pa.Table) -> bool:
+        """Whether a table comes with answers, so that it can be scored here."""
+
+
 class QuestionData(pl.LightningDataModule):
     """The splits of one task, opened (and missed) at construction.
 
-    pick: the splits whose score rewards the search; batch_size: rows per device and forward pass; bucket_by_length:
-    shuffled batches hold texts of like length. max_text_len: None: texts are not cut. answers: the vocabulary in label
-    order; None: the data's own.
+    reader: what makes datasets and batches of its tables. pick: the splits whose score rewards the search; batch_size:
+    rows per device and forward pass; by_length: batches hold texts of like length.
     """
 
     def __init__(
         self,
         task: Task,
         data_root: str,
-        tokenizer: Any,
-        transform: Callable[[Image.Image], Tensor] | None,
+        reader: Reader,
         *,
         pick: tuple[str, ...],
         test: tuple[str, ...],
         batch_size: int,
         search_batch_size: int,
-        max_text_len: int | None = 16,
-        pad_to_max: bool = False,
-        bucket_by_length: bool = False,
+        by_length: bool = False,
         num_workers: int = 8,
         seed: int = 0,
-        answers: list[str] | None = None,
     ):
         super().__init__()
-        self.task, self.pick, self.test = task, pick, test
+        self.task, self.reader, self.pick, self.test = task, reader, pick, test
+        self.answers = reader.answers
         self.batch_size, self.search_batch_size = batch_size, search_batch_size
-        self.bucket_by_length = bucket_by_length
+        self.by_length = by_length
         self.num_workers, self.seed = num_workers, seed
-        self.transform = transform
         splits = dict.fromkeys((*task.train, *task.validate, *pick, *test))
         self.data_root = Path(data_root)
-        self.tables, self.rows = open_splits(data_root, task, splits, seed)
+        self.tables, self.rows = open_splits(data_root, task, splits, reader.columns, seed)
         self.pictures: CachedPictures | None = None  # None: batches bring pixels
         self.held: Tensor | None = None  # the tokens of all pictures, on the device
-        self.answers = answers or read_answers(data_root, task)
-        self.collate = Collate(tokenizer, task, len(self.answers), max_text_len, pad_to_max)
-        for needed, labelled in ((task.train, True), (pick, False)):
-            if not len(self.questions(needed, labelled)):
+        for needed, purpose in ((task.train, "train"), (pick, "search")):
+            if not len(self.questions(needed, purpose)):
                 tables = " and ".join(f"{task.files}_{split}.arrow" for split in needed)
                 raise UserError(f"{tables} in {data_root} hold no question to use: convert the raw data again.")
 
-    def questions(self, splits: tuple[str, ...], labelled_only: bool = False) -> Questions:
-        """The questions of these splits, in the order of the tables."""
-        tables = [self.tables[split] for split in splits]
+    def questions(self, splits: tuple[str, ...], purpose: str = "validate") -> Rows:
+        """The questions of these splits, in the order of the tables. purpose: train, search, validate or test."""
+        tables = {split: self.tables[split] for split in splits}
         if self.pictures is None:
-            return Questions(tables, self.task, self.transform, labelled_only)
+            return self.reader.dataset(tables, purpose)
         numbers = [self.pictures.numbers[split] for split in splits]
-        return Questions(tables, self.task, self.transform, labelled_only, numbers, self.pictures.known)
+        return self.reader.dataset(tables, purpose, numbers=numbers, known=self.pictures.known)
+
+    @property
+    def truncated(self) -> dict[str, int]:
+        """How many texts were cut, by what they are."""
+        return self.reader.truncated
 
     def splits(self, stage: str) -> tuple[str, ...]:
         """The splits that a fit or a test reads."""
@@ -123,7 +149,7 @@ class QuestionData(pl.LightningDataModule):
 
     def _encode(self, cache: TokenCache, places: dict[str, Place], encode: Callable[[Tensor], Tensor]) -> None:
         options = {"batch_size": self.batch_size, "num_workers": self.num_workers, "progress": self._rank == 0}
-        encode_pictures(cache, places, self.transform, encode, **options)
+        encode_pictures(cache, places, self.reader.transform, encode, **options)
 
     def hold_on(self, device: torch.device) -> None:
         """Hold the tokens of all pictures of the run on the device from now on, if they leave it half of its memory."""
@@ -150,36 +176,40 @@ class QuestionData(pl.LightningDataModule):
     def sample_pixels(self) -> Tensor:
         """Pixel values (B, 3, H, W) of the first pictures, to measure the encoder with."""
         table = next(table for table in self.tables.values() if len(table))
-        return torch.stack([read_picture(table, row, self.transform) for row in range(min(8, len(table)))])
+        return torch.stack([read_picture(table, row, self.reader.transform) for row in range(min(8, len(table)))])
 
     def labelled(self, splits: tuple[str, ...]) -> bool:
         """Whether these splits come with answers, so that they can be scored here."""
-        return all(any(map(any, self.tables[split]["answers"].to_pylist())) for split in splits)
+        return all(self.reader.labelled(self.tables[split]) for split in splits)
 
     def train_dataloader(self) -> DataLoader:
-        return self._shuffled(self.questions(self.task.train, labelled_only=True), self.batch_size)
+        return self._shuffled(self.questions(self.task.train, "train"), self.batch_size)
 
     def search_dataloader(self) -> DataLoader:
         """Batches of the search split, on which sampled arms are scored."""
-        return self._shuffled(self.questions(self.pick), self.search_batch_size)
+        return self._shuffled(self.questions(self.pick, "search"), self.search_batch_size)
 
     def val_dataloader(self) -> list[DataLoader]:
-        return [self._in_order(self.questions((split,))) for split in self.task.validate]
+        return [self._in_order(self.questions((split,), "validate")) for split in self.task.validate]
 
     def test_dataloader(self) -> list[DataLoader]:
-        return [self._in_order(self.questions((split,))) for split in self.test]
+        return [self._in_order(self.questions((split,), "test")) for split in self.test]
 
-    def _shuffled(self, dataset: Questions, batch_size: int) -> DataLoader:
-        if self.bucket_by_length:
-            lengths = dataset.text_lengths()
-            sampler = LikeLengths(lengths, batch_size, self._rank, self._world_size, self.seed)
-            return self._loader(Batches(dataset), None, sampler)
+    def _shuffled(self, dataset: Rows, batch_size: int) -> DataLoader:
+        if self.by_length:
+            return self._of_like_lengths(dataset, batch_size, self.seed)
         sampler = DistributedSampler(dataset, self._world_size, self._rank, shuffle=True, seed=self.seed)
         return self._loader(dataset, batch_size, sampler)
 
-    def _in_order(self, dataset: Dataset) -> DataLoader:
+    def _in_order(self, dataset: Rows) -> DataLoader:
         # Every row once: DistributedSampler would pad the ranks to equal length with rows that then count twice.
+        if self.by_length:
+            return self._of_like_lengths(dataset, self.batch_size, None)
         return self._loader(Subset(dataset, range(self._rank, len(dataset), self._world_size)), self.batch_size)
+
+    def _of_like_lengths(self, dataset: Rows, batch_size: int, seed: int | None) -> DataLoader:
+        sampler = LikeLengths(dataset.lengths, batch_size, self._rank, self._world_size, seed)
+        return self._loader(Batches(dataset), None, sampler)
 
     def _loader(self, dataset: Dataset, batch_size: int | None, sampler: Sampler | None = None) -> DataLoader:
         return DataLoader(
@@ -189,7 +219,7 @@ class QuestionData(pl.LightningDataModule):
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
-            collate_fn=self.collate,
+            collate_fn=self.reader.collate,
             generator=torch.Generator(),  # it seeds the workers; the global one would be moved on, and dropout with it
         )
 
@@ -198,7 +228,7 @@ class QuestionData(pl.LightningDataModule):
         if split not in self.rows:
             return picture_hashes(table_path(self.data_root, files, split), self.tables[split], notes)
         train = self.task.train[0]
-        whole = open_table(self.data_root, files, train, self.task.columns)
+        whole = open_table(self.data_root, files, train, self.reader.columns)
         hashes = picture_hashes(table_path(self.data_root, files, train), whole, notes)
         return [hashes[row] for row in self.rows[split]]
 

@@ -13,7 +13,7 @@ SHARE = 0.05  # of the training images
 
 
 def open_splits(
-    data_root: str, task: Task, splits: Iterable[str], seed: int
+    data_root: str, task: Task, splits: Iterable[str], columns: Iterable[str], seed: int
 ) -> tuple[dict[str, pa.Table], dict[str, np.ndarray]]:
     """The tables by split; and of those that are parts of the first training table, which rows of it they are.
 
@@ -21,8 +21,8 @@ def open_splits(
     """
     splits, lacking = list(splits), task.may_lack
     if lacking not in splits or table_path(data_root, task.files, lacking).is_file():
-        return {split: open_table(data_root, task.files, split, task.columns) for split in splits}, {}
-    tables, _ = open_splits(data_root, task, [split for split in splits if split != lacking], seed)
+        return {split: open_table(data_root, task.files, split, columns) for split in splits}, {}
+    tables, _ = open_splits(data_root, task, [split for split in splits if split != lacking], columns, seed)
     train, path = task.train[0], table_path(data_root, task.files, lacking)
     whole = tables[train]
     rows = dict(zip((train, lacking), split_off(len(whole), SHARE, seed), strict=True))

@@ -40,7 +40,7 @@ class ImageTokens(pl.Callback):
         @torch.no_grad()
         def encode(pixel_values: Tensor) -> Tensor:
             with trainer.precision_plugin.forward_context():
-                return vision({"pixel_values": pixel_values.to(device)})
+                return vision({"pixel_values": pixel_values.to(device)}).tokens
 
         tokens = encode(data.sample_pixels())  # (B, N, Dv), also a warm-up
         about = {"encoder": weights_hash(vision), "transform": self.transform}

@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
-from torch.utils.data import Sampler
+from torch.utils.data import Dataset, Sampler
 
 POOL = 50  # batches whose rows are sorted by length together: small enough to shuffle, large enough to save padding
 
@@ -45,3 +46,13 @@ class LikeLengths(Sampler[list[int]]):
     @staticmethod
     def _cut(rows: np.ndarray, size: int) -> list[np.ndarray]:
         return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+class Batches(Dataset):
+    """The rows of a dataset, asked for by lists of them."""
+
+    def __init__(self, dataset: Dataset):
+        self.dataset = dataset
+
+    def __getitem__(self, items: list[int]) -> list[Any]:
+        return [self.dataset[item] for item in items]

@@ -71,23 +71,14 @@ class Questions(Dataset):
                 return sample
         return sample | {"pixel_values": read_picture(self.tables[which], row, self.transform)}
 
-    def text_lengths(self) -> np.ndarray:
+    @property
+    def lengths(self) -> np.ndarray:
         """The number of characters of every question, in order."""
         return pc.utf8_length(self.texts).to_numpy()[self.kept]
 
     def question_ids(self) -> list[Any]:
         """The ids of all questions, in order."""
         return self.ids.take(pa.array(self.kept)).to_pylist()
-
-
-class Batches(Dataset):
-    """The rows of a dataset, asked for by lists of them."""
-
-    def __init__(self, dataset: Dataset):
-        self.dataset = dataset
-
-    def __getitem__(self, items: list[int]) -> list[dict[str, Any]]:
-        return [self.dataset[item] for item in items]
 
 
 class Collate:
@@ -126,6 +117,34 @@ class Collate:
         if "question_id" in columns:
             batch["question_id"] = columns["question_id"]
         return batch
+
+
+class QuestionReader:
+    """What a classified task makes of its tables: questions, and batches of them.
+
+    transform: from a picture to pixels (3, H, W), or None for a blind run. answers: the vocabulary in label order.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        answers: list[str],
+        tokenizer: Any,
+        transform: Callable[[Image.Image], Tensor] | None,
+        max_text_len: int | None = 16,
+        pad_to_max: bool = False,
+    ):
+        self.task, self.answers, self.transform = task, answers, transform
+        self.columns, self.truncated = task.columns, {}
+        self.collate = Collate(tokenizer, task, len(answers), max_text_len, pad_to_max)
+
+    def dataset(self, tables: dict[str, pa.Table], purpose: str, **pictures: Any) -> Questions:
+        """The questions of these tables, for training only those with a known answer. pictures: see Questions."""
+        return Questions(list(tables.values()), self.task, self.transform, purpose == "train", **pictures)
+
+    def labelled(self, table: pa.Table) -> bool:
+        """Whether a table comes with answers, so that it can be scored here."""
+        return any(map(any, table["answers"].to_pylist()))
 
 
 def _joined(parts: Iterable[np.ndarray], dtype: type = int) -> np.ndarray:

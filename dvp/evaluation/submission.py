@@ -1,13 +1,23 @@
-"""Predictions files: every question exactly once, checked before anything is written."""
+"""Files of answers: every question exactly once, checked before anything is written."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch.distributed
 
 from dvp.errors import UserError
 from dvp.files import write_json
+
+
+class Submission(NamedTuple):
+    """What becomes of a run's answers: the content of their file, what stands beside it, and what is said of them."""
+
+    content: Any
+    about: dict[str, Any]
+    scores: dict[str, float]  # the official ones, in percent, where the answers' own table tells them
+    words: str
 
 
 def gather(rows: list[Any]) -> list[Any]:
@@ -19,24 +29,26 @@ def gather(rows: list[Any]) -> list[Any]:
     return [row for part in parts for row in part]
 
 
-def write_predictions(
-    path: Path, rows: list[dict[str, Any]], questions: list[Any], id_name: str, about: dict[str, Any]
-) -> None:
-    """Write rows as JSON, sorted by question id, and `about` beside them as <name>.about.json.
+def predictions(answered: Sequence[tuple[Any, str]], questions: Sequence[Any], names: tuple[str, str]) -> Submission:
+    """The official list of predictions, sorted by question; `names` are those of a question's id and of its answer.
 
-    Refuses unless every one of `questions` is answered exactly once.
+    Raises UserError unless every one of `questions` is answered exactly once.
     """
-    expected, answered = Counter(questions), Counter(row[id_name] for row in rows)
+    expected, counts = Counter(questions), Counter(question for question, _ in answered)
     twice = [question for question, count in expected.items() if count > 1]
     if twice:
         raise UserError(
             f"The test table holds question {twice[0]} twice ({len(twice)} such): convert the raw data again."
         )
-    if expected != answered:
-        lacking, extra = expected - answered, answered - expected
-        raise UserError(
-            f"Not written: {len(lacking)} questions without an answer, {len(extra)} answers too many ({path})."
-        )
-    write_json(path, sorted(rows, key=lambda row: row[id_name]))
-    write_json(path.with_suffix(".about.json"), about)
-    print(f"{len(rows)} answers written to {path}")
+    if expected != counts:
+        lacking, extra = expected - counts, counts - expected
+        raise UserError(f"Not written: {len(lacking)} questions without an answer, {len(extra)} answers too many.")
+    rows = [dict(zip(names, pair, strict=True)) for pair in sorted(answered)]
+    return Submission(rows, {}, {}, f"{len(rows)} answers written")
+
+
+def write_submission(path: Path, submission: Submission, about: dict[str, Any]) -> None:
+    """Write the answers, and `about` them beside as <name>.about.json; say so."""
+    write_json(path, submission.content)
+    write_json(path.with_suffix(".about.json"), submission.about | about)
+    print(f"{submission.words} to {path}")

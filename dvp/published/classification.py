@@ -145,7 +145,7 @@ def _settings_of(module: DVPModule) -> dict[str, Any]:
         "language_model": model.backbone.model.config.model_type.upper(),
         "search_stage": module.bandit is not None,
         "insert_layer": module.insert_layer,
-        "use_adapter": model.use_adapter,
+        "use_adapter": bool(_adapter_names(model)),
         "num_heads": model.compressors[0].num_heads,
     }
 

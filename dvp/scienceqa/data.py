@@ -1,162 +1,132 @@
-"""Arrow tables -> batches of rows of like length; pictures only for the rows that have one."""
+"""ScienceQA's tables as rows of tokens; pictures only for the rows that have one."""
 
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
-import pytorch_lightning as pl
 import torch
 from PIL import Image
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import functional as F
+from torch.utils.data import Dataset
 
-from dvp.data.arrow import open_table
-from dvp.data.lengths import LikeLengths
-from dvp.scienceqa.text import ANSWER_STEM, answers_first, write_example
+from dvp.data.arrow import read_picture
+from dvp.scienceqa.text import ANSWER_STEM, LETTERS, answers_first, write_example
 from dvp.scienceqa.tokens import Layout, Row, Tokens, encode_row
 
 COLUMNS = (
     "question_id", "image", "question", "choices", "answer", "hint", "caption", "lecture", "solution", "subject",
     "grade",
 )  # fmt: skip
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as published, though CLIP was trained on others
-
-
-def squeeze(image: Image.Image, size: int) -> Tensor:
-    """The picture as a tensor (3, size, size): squeezed to a square (bicubic), ImageNet's mean and std."""
-    image = image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
-    return F.normalize(F.to_tensor(image), MEAN, STD)
 
 
 class Problems(Dataset):
-    """The problems of a table as rows of tokens; an item is a batch, asked for by the list of its rows.
+    """The problems of a table as rows of tokens, with their pictures."""
 
-    every_picture: zeros stand for the pictures that are not there, as published.
-    """
-
-    def __init__(self, table: pa.Table, rows: list[Row], layout: Layout, image_size: int, every_picture: bool):
-        self.table, self.rows, self.layout = table, rows, layout
-        self.image_size, self.every_picture = image_size, every_picture
-        self.lengths = np.minimum([layout.length(row) for row in rows], layout.max_length)
-        self.answers = torch.tensor(table["answer"].to_pylist())
-        self.num_choices = torch.tensor([len(choices) for choices in table["choices"]])
+    def __init__(self, table: pa.Table, rows: list[Row], reader: "ProblemReader"):
+        self.table, self.rows, self.reader = table, rows, reader
+        self.lengths = np.minimum([reader.layout.length(row) for row in rows], reader.layout.max_length)
+        self.choices = list(zip(table["answer"].to_pylist(), map(len, table["choices"]), strict=True))
         self.ids = table["question_id"].to_pylist()
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, items: Sequence[int]) -> dict[str, Any]:
-        rows = [self.rows[item] for item in items]
-        seen = [item for item in items if self.rows[item].has_image or self.every_picture]
-        return self.layout.batch(rows, [self._picture(item) for item in seen]) | {
-            "answer": self.answers[items],  # (B,)
-            "num_choices": self.num_choices[items],  # (B,)
-            "question_id": [self.ids[item] for item in items],
-        }
+    def __getitem__(self, item: int) -> dict[str, Any]:
+        answer, count = self.choices[item]
+        problem = {"row": self.rows[item], "answer": answer, "num_choices": count, "question_id": self.ids[item]}
+        if self.rows[item].has_image:
+            problem["pixel_values"] = read_picture(self.table, item, self.reader.transform)
+        return problem
 
-    def _picture(self, item: int) -> Tensor:
-        if not self.rows[item].has_image:
-            return torch.zeros(3, self.image_size, self.image_size)
-        with Image.open(io.BytesIO(self.table["image"][item].as_py())) as image:
-            return squeeze(image, self.image_size)
+    def question_ids(self) -> list[str]:
+        """The ids of all problems, in order."""
+        return self.ids
 
 
-class ScienceQAData(pl.LightningDataModule):
-    """The splits of ScienceQA, opened (and missed) at construction.
+class ProblemReader:
+    """What ScienceQA makes of its tables: prompts with their answers for training and the search, else to be answered.
 
-    batch_size: rows per device and forward pass. likelihood: the test asks for the next letter instead of a text.
-    blind: no row has its image.
+    transform: from a picture to pixels (3, H, W), or None for a blind run, in which no row has its image. likelihood:
+    the test asks for the next letter instead of a text.
     """
+
+    columns = COLUMNS
 
     def __init__(
         self,
-        data_root: str,
         tokens: Tokens,
         layout: Layout,
+        transform: Callable[[Image.Image], Tensor] | None,
         *,
         prompt_format: str,
         use_caption: bool,
-        image_size: int,
-        batch_size: int,
-        search_batch_size: int,
         likelihood: bool = False,
-        blind: bool = False,
         as_published: bool = False,
-        num_workers: int = 8,
-        seed: int = 0,
     ):
-        super().__init__()
-        self.tokens, self.layout = tokens, layout
-        self.prompt_format, self.use_caption = prompt_format, use_caption
-        self.image_size, self.as_published = image_size, as_published
-        self.batch_size, self.search_batch_size = batch_size, search_batch_size
-        self.likelihood, self.blind = likelihood, blind
-        self.num_workers, self.seed = num_workers, seed
-        self.tables = {split: open_table(data_root, "scienceqa", split, COLUMNS) for split in ("train", "val", "test")}
-        self.truncated: dict[str, int] = {}  # what was counted -> rows cut
+        self.tokens, self.layout, self.transform = tokens, layout, transform
+        self.prompt_format, self.use_caption, self.as_published = prompt_format, use_caption, as_published
+        self.answers = list(LETTERS)
+        # What is put behind the prompt where the answer is asked for: nothing, or what a letter follows.
+        self.stems = {
+            "validate": ANSWER_STEM if answers_first(prompt_format) else "", "test": ANSWER_STEM if likelihood else ""
+        }  # fmt: skip
+        self.letters = torch.tensor([tokens.encode(f"{ANSWER_STEM} {letter}")[-1] for letter in LETTERS])
+        self.truncated: dict[str, int] = {}
+        self.encoded: dict[tuple[str, str], list[Row]] = {}
 
-    def train_dataloader(self) -> DataLoader:
-        return self._loader(self.examples("train"), self.batch_size, self.seed)
+    def dataset(self, tables: dict[str, pa.Table], purpose: str) -> Problems:
+        """The problems of a table, by its split, for train, search, validate or test."""
+        ((split, table),) = tables.items()
+        if (split, purpose) not in self.encoded:
+            self.encoded[split, purpose] = self._encode(split, table, purpose)
+        return Problems(table, self.encoded[split, purpose], self)
 
-    def search_dataloader(self) -> DataLoader:
-        """Batches of val with their targets, on which sampled arms are scored."""
-        return self._loader(self.examples("val"), self.search_batch_size, self.seed)
+    def labelled(self, table: pa.Table) -> bool:
+        """ScienceQA's tables all come with their answers."""
+        return True
 
-    def val_dataloader(self) -> DataLoader:
-        stem = ANSWER_STEM if answers_first(self.prompt_format) else ""
-        return self._loader(self.questions("val", stem), self.batch_size)
-
-    def test_dataloader(self) -> DataLoader:
-        return self._loader(self.questions("test", ANSWER_STEM if self.likelihood else ""), self.batch_size)
-
-    def examples(self, split: str) -> Problems:
-        """The problems of a split, prompt and target."""
-        return self._problems(split, f"{split} examples", lambda target: target, ended=True)
-
-    def questions(self, split: str, stem: str = "") -> Problems:
-        """The problems of a split, prompt and what the answer begins with."""
-        return self._problems(split, f"{split} prompts", lambda target: stem, ended=False)
-
-    def problems(self, split: str) -> dict[str, dict[str, Any]]:
-        """The problems by id as the evaluation wants them, with their choices."""
-        table = self.tables[split]
-        columns = {name: table[name].to_pylist() for name in ("choices", "answer", "hint", "subject", "grade")}
-        columns["image"] = _with_image(table)
-        ids = table["question_id"].to_pylist()
-        return {
-            pid: dict(zip(columns, values, strict=True)) for pid, *values in zip(ids, *columns.values(), strict=True)
+    def collate(self, problems: list[dict[str, Any]]) -> dict[str, Any]:
+        """A batch of the layout, with answer and num_choices (B,), letters (5,) and question_id."""
+        rows = [problem["row"] for problem in problems]
+        pictures = [problem["pixel_values"] for problem in problems if "pixel_values" in problem]
+        if self.as_published and self.transform:  # Published: a picture of zeros where there is none
+            none = torch.zeros_like(pictures[0]) if pictures else self.transform(Image.new("RGB", (1, 1))) * 0
+            pictures = [problem.get("pixel_values", none) for problem in problems]
+        make = self.layout.batch if rows[0].ended else self.layout.question_batch
+        return make(rows, pictures) | {
+            "answer": torch.tensor([problem["answer"] for problem in problems]),  # (B,)
+            "num_choices": torch.tensor([problem["num_choices"] for problem in problems]),  # (B,)
+            "letters": self.letters,
+            "question_id": [problem["question_id"] for problem in problems],
         }
 
-    def _problems(self, split: str, what: str, follows: Callable[[str], str], ended: bool) -> Problems:
-        table = self.tables[split]
+    def _encode(self, split: str, table: pa.Table, purpose: str) -> list[Row]:
         texts = [name for name in COLUMNS if name not in ("image", "question_id")]
+        stem = self.stems.get(purpose)  # None: the whole answer follows, and is learned
         rows = []
-        for problem, has_image in zip(table.select(texts).to_pylist(), _with_image(table), strict=True):
+        for problem, has_image in zip(table.select(texts).to_pylist(), with_image(table), strict=True):
             prompt, target = write_example(problem, self.prompt_format, self.use_caption)
-            rows.append(encode_row(self.tokens, prompt, follows(target), has_image and not self.blind, ended))
+            follows = target if stem is None else stem
+            rows.append(encode_row(self.tokens, prompt, follows, has_image and bool(self.transform), stem is None))
+        what = f"{split} {'examples' if stem is None else 'prompts'}"
         self.truncated[what] = sum(self.layout.length(row) > self.layout.max_length for row in rows)
         rank_zero_info(
             f"{self.truncated[what]} of {len(rows)} {what} are over {self.layout.max_length} tokens and cut."
         )
-        return Problems(table, rows, self.layout, self.image_size, self.as_published)
-
-    def _loader(self, problems: Problems, batch_size: int, seed: int | None = None) -> DataLoader:
-        rank, ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        return DataLoader(
-            problems,
-            batch_size=None,  # the sampler's items are batches already
-            sampler=LikeLengths(problems.lengths, batch_size, rank, ranks, seed),
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator(),  # it seeds the workers; the global one would be moved on, and dropout with it
-        )
+        return rows
 
 
-def _with_image(table: pa.Table) -> list[bool]:
+def problems_by_id(table: pa.Table) -> dict[str, dict[str, Any]]:
+    """The problems of a table as the evaluation wants them, with their choices."""
+    columns = {name: table[name].to_pylist() for name in ("choices", "answer", "hint", "subject", "grade")}
+    columns["image"] = with_image(table)
+    ids = table["question_id"].to_pylist()
+    return {pid: dict(zip(columns, values, strict=True)) for pid, *values in zip(ids, *columns.values(), strict=True)}
+
+
+def with_image(table: pa.Table) -> list[bool]:
+    """Which problems of a table have a picture."""
     return [length > 0 for length in pa.compute.binary_length(table["image"]).to_pylist()]

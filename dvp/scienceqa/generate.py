@@ -6,41 +6,55 @@ Legend: B batch, T positions of the longest prompt, D hidden, V vocabulary.
 import itertools
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from dvp.backbones import State
+from dvp.model import DVP
 from dvp.scienceqa.adapters import RoutedAdapter
-from dvp.scienceqa.model import ScienceQAModel
 
 NEVER = 2**30  # position of padding columns: after every token, so no token sees them
 
 
 @torch.no_grad()
-def stream(model: ScienceQAModel, batch: dict[str, Tensor], insert_layer: int) -> Iterator[Tensor]:
+def stream(model: DVP, batch: dict[str, Tensor], insert_layer: int) -> Iterator[Tensor]:
     """Logits (B, V) for the token after each row's text, then for the one after the arg max of those, without end."""
-    lengths, has_image = batch["length"], batch["has_image"]
-    cache = DynamicCache()
-    with _kept_routes(model.llama):
-        hidden = model.read(batch, insert_layer, cache)  # (B, T, D)
-        last = _at_the_end(hidden, lengths)
-        places = torch.arange(hidden.shape[1], device=hidden.device)
+    lengths = batch["length"]
+    rows = torch.arange(len(lengths), device=lengths.device)
+    with _kept_routes(model.backbone):
+        first, image = model.embed(batch | {"cache": DynamicCache(), "read": (rows, lengths - 1)})
+        state = model.run(first, {insert_layer: partial(model.insert, insert_layer, image)})
+        # The columns that the layers before K see and those from K on, by position; the cache holds them all.
+        places = torch.arange(first.hidden.shape[1], device=lengths.device)
         columns = torch.where(places < lengths[:, None], places, NEVER)  # (B, T)
+        before, after = first.keep, state.keep  # (B, T)
         for step in itertools.count():
-            logits = model.llama.lm_head(last).float()
+            logits = model.logits(state)
             yield logits
             place = (lengths + step)[:, None]  # (B, 1)
             columns = torch.cat([columns, place], dim=1)
-            embedded = model.llama.model.embed_tokens(logits.argmax(-1, keepdim=True))  # (B, 1, D)
-            last = model.go_on(embedded, place, columns, has_image, insert_layer, cache)[:, 0]
+            before, after = (
+                torch.cat([keep, torch.ones_like(place, dtype=torch.bool)], dim=1) for keep in (before, after)
+            )
+            embedded = model.backbone.model.embed_tokens(logits.argmax(-1, keepdim=True))  # (B, 1, D)
+            read = rows, torch.zeros_like(rows)
+            state = replace(first, hidden=embedded, keep=before, read=read, places=place, columns=columns)
+            state = model.run(model.backbone.attend(state), {insert_layer: partial(_look_from_here_on, model, after)})
+
+
+def _look_from_here_on(model: DVP, keep: Tensor, state: State) -> State:
+    return model.backbone.attend(replace(state, keep=keep))
 
 
 def generate(
-    model: ScienceQAModel, batch: dict[str, Tensor], insert_layer: int, eos: int, max_new_tokens: int = 64
+    model: DVP, batch: dict[str, Tensor], insert_layer: int, eos: int, max_length: int, max_new_tokens: int = 64
 ) -> list[list[int]]:
-    """The ids that each row is continued with, greedily, up to EOS, the layout's length, or max_new_tokens."""
-    room = model.layout.max_length - batch["length"] + 1  # the last id is chosen, but never read
+    """The ids that each row is continued with, greedily, up to EOS, `max_length` positions, or max_new_tokens."""
+    room = max_length - batch["length"] + 1  # the last id is chosen, but never read
     chosen: list[Tensor] = []
     ended = torch.zeros_like(batch["has_image"])
     with closing(stream(model, batch, insert_layer)) as steps:
@@ -52,18 +66,6 @@ def generate(
     rows = torch.stack(chosen, dim=1).tolist()  # (B, steps)
     kept = [row[:limit] for row, limit in zip(rows, room.tolist(), strict=True)]
     return [row[: row.index(eos)] if eos in row else row for row in kept]
-
-
-@torch.no_grad()
-def letter_logits(model: ScienceQAModel, batch: dict[str, Tensor], insert_layer: int, letters: list[int]) -> Tensor:
-    """Logits (B, letters) of these tokens after each row's text."""
-    hidden = model.read(batch, insert_layer)
-    return model.llama.lm_head(_at_the_end(hidden, batch["length"])).float()[:, letters]
-
-
-def _at_the_end(hidden: Tensor, lengths: Tensor) -> Tensor:
-    """Each row's state (B, D) at its own last position."""
-    return hidden[torch.arange(len(hidden), device=hidden.device), lengths - 1]
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """From text to sequences: token ids, the places of what is put in before the text, and batches.
 
-Legend: B batch, T positions, n rows with image, C class tokens of the image.
+Legend: B batch, T positions, n rows with image, C class tokens of the image, R labelled tokens.
 """
 
 from collections.abc import Callable, Sequence
@@ -48,6 +48,7 @@ class Row(NamedTuple):
     labels: Sequence[int]
     prompt_length: int
     has_image: bool
+    ended: bool = True  # False: it is to be continued
 
 
 def encode_row(tokens: Tokens, prompt: str, follows: str, has_image: bool, ended: bool = True) -> Row:
@@ -55,7 +56,9 @@ def encode_row(tokens: Tokens, prompt: str, follows: str, has_image: bool, ended
     prompt_length = len(tokens.encode(prompt))
     ids = [tokens.bos, *tokens.encode(prompt + follows), *([tokens.eos] if ended else [])]
     labels = [IGNORED] * (1 + prompt_length) + ids[1 + prompt_length :]
-    return Row(torch.tensor(ids, dtype=torch.int32), torch.tensor(labels, dtype=torch.int32), prompt_length, has_image)
+    return Row(
+        torch.tensor(ids, dtype=torch.int32), torch.tensor(labels, dtype=torch.int32), prompt_length, has_image, ended
+    )
 
 
 @dataclass(frozen=True)
@@ -99,19 +102,34 @@ class Layout:
         return torch.cat(placed)[: self.max_length]
 
     def batch(self, rows: Sequence[Row], pixel_values: Sequence[Tensor]) -> dict[str, Any]:
-        """input_ids, labels and prompt (B, T), length and has_image (B,), pixel_values (n or B, 3, H, W) or none."""
+        """A batch of rows, and the pixels (n or B, 3, H, W) of their pictures, if they have any.
+
+        input_ids, attention_mask and asking (B, T), length and has_image (B,); read, the rows and positions (R,) before
+        the labelled tokens, and these as targets (R,).
+        """
         ids = [self.place(row.ids, row.has_image, prefix=True) for row in rows]
         labels = [self.place(row.labels, row.has_image, prefix=False) for row in rows]
+        labels = pad_sequence(labels, batch_first=True, padding_value=IGNORED)
+        labelled = labels[:, 1:] != IGNORED
         batch = {
             "input_ids": pad_sequence(ids, batch_first=True, padding_value=IGNORED),
-            "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORED),
             "length": torch.tensor([len(row) for row in ids]),
             "has_image": torch.tensor([bool(row.has_image) for row in rows]),
+            "read": labelled.nonzero(as_tuple=True),
+            "targets": labels[:, 1:][labelled],
         }
         start = torch.tensor([[self.text_start(row.has_image)] for row in rows])
         count = torch.tensor([[row.prompt_length] for row in rows])
         place = torch.arange(batch["input_ids"].shape[1])
-        batch["prompt"] = (place >= start) & (place < start + count)  # (B, T)
+        batch["asking"] = (place >= start) & (place < start + count)  # (B, T)
+        # The modality token routes the adapters, and is seen by no other. Padding comes after all that looks.
+        batch["attention_mask"] = (place > 0) & ~(batch["has_image"][:, None] & (place == self.slot))
         if len(pixel_values):
             batch["pixel_values"] = torch.stack(list(pixel_values))
         return batch
+
+    def question_batch(self, rows: Sequence[Row], pixel_values: Sequence[Tensor]) -> dict[str, Any]:
+        """The same of rows that are to be continued: read is each row's last position, and there are no targets."""
+        batch = self.batch(rows, pixel_values)
+        del batch["targets"]
+        return batch | {"read": (torch.arange(len(rows)), batch["length"] - 1)}

@@ -12,7 +12,7 @@ from tiny_world import PIXELS, SPLITS, rows_of, write_table
 
 import clip
 from dvp.backbones import BACKBONES
-from dvp.data import QuestionData
+from dvp.data import QuestionData, QuestionReader, read_answers
 from dvp.errors import UserError
 from dvp.tasks import TASKS
 
@@ -23,9 +23,10 @@ def make_data(data_root: str, language_models: dict[str, str]) -> Callable[..., 
         options = {"pick": (TASKS[task].pick,), "test": TASKS[task].test, "batch_size": 3, "search_batch_size": 4,
                    "num_workers": 0} | options  # fmt: skip
         tokenizer = BACKBONES["bert"].tokenizer(language_models["bert"])
-        data = QuestionData(
-            TASKS[task], str(folder), tokenizer, lambda image: clip.preprocess(image, PIXELS), **options
+        reader = QuestionReader(
+            TASKS[task], read_answers(str(folder), TASKS[task]), tokenizer, lambda image: clip.preprocess(image, PIXELS)
         )
+        data = QuestionData(TASKS[task], str(folder), reader, **options)
         data.trainer = SimpleNamespace(global_rank=rank, world_size=world_size)
         return data
 
@@ -66,7 +67,7 @@ def test_training_rows_come_from_all_training_tables_and_are_shuffled_anew(world
 def test_bucketed_batches_pad_less_and_lack_no_row(num_workers: int, make_data) -> None:
     padding = {}
     for bucketed in (False, True):
-        loader = make_data("vqa", bucket_by_length=bucketed, num_workers=num_workers).train_dataloader()
+        loader = make_data("vqa", by_length=bucketed, num_workers=num_workers).train_dataloader()
         loader.sampler.set_epoch(1)
         batches = list(loader)
         rows = {question for row in rows_of("vqa", "train") for question in row["question_id"]}

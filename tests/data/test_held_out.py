@@ -65,7 +65,7 @@ def test_training_images_take_the_place_of_val(
     whole = images(open_table(str(theirs), "gqa", "train"))
     train, val = images(data.tables["train"]), images(data.tables["val"])
     assert sorted(train + val) == sorted(whole) and len(val) == 2
-    assert len(data.questions(("val",))) == 4 and len(data.questions(("train",), True)) == 76
+    assert len(data.questions(("val",))) == 4 and len(data.questions(("train",), "train")) == 76
     others = [
         images(build_data(configure("dvp_adaption_bert_gqa", seed=seed, **options)).tables["val"]) for seed in (1, 2)
     ]
@@ -122,4 +122,4 @@ def test_no_other_table_may_be_missing(lacking: str, theirs: Path, configure: Ca
 def test_one_image_cannot_be_both(theirs: Path) -> None:
     write_table(theirs / "gqa_train.arrow", rows_of("gqa", "train", images=1))
     with pytest.raises(UserError, match="gqa_train.arrow has too few images"):
-        open_splits(str(theirs), TASKS["gqa"], ("train", "val"), 0)
+        open_splits(str(theirs), TASKS["gqa"], ("train", "val"), ("image",), 0)

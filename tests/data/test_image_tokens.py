@@ -22,7 +22,7 @@ from dvp.build import build_data, build_module, build_trainer
 from dvp.checkpoints import trained_state
 from dvp.data import datamodule, image_tokens
 from dvp.errors import UserError
-from dvp.vision import FrozenVision
+from dvp.vision import Seen, Vision
 
 PICTURES = 4 * len(set(SPLITS["vqa"]) - {"test", "test-dev"})  # distinct ones in the tables of a training run
 TESTED = PICTURES + 4
@@ -33,14 +33,14 @@ MEASURED = 4  # those that the encoder is measured with
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many pictures each call of the encoder got."""
     calls: list[int] = []
-    forward = FrozenVision.forward
+    forward = Vision.forward
 
-    def count(self: FrozenVision, batch: dict[str, Tensor]) -> Tensor:
+    def count(self: Vision, batch: dict[str, Tensor]) -> Seen:
         if "image_tokens" not in batch:
             calls.append(len(batch["pixel_values"]))
         return forward(self, batch)
 
-    monkeypatch.setattr(FrozenVision, "forward", count)
+    monkeypatch.setattr(Vision, "forward", count)
     return calls
 
 
@@ -99,7 +99,7 @@ def test_bf16_tokens_are_those_of_the_encoder_bit_for_bit(own) -> None:
     vision = live.lightning_module.model.vision
     batch = next(iter(live.datamodule.val_dataloader()[0]))
     with torch.autocast("cpu", torch.bfloat16):
-        expected = vision(batch).bfloat16()
+        expected = vision(batch).tokens.bfloat16()
     batch = data.on_before_batch_transfer(next(iter(data.val_dataloader()[0])), 0)
     assert batch["image_tokens"].dtype == torch.bfloat16
     assert torch.equal(batch["image_tokens"], expected)

@@ -6,15 +6,16 @@ from pathlib import Path
 import pytest
 
 from dvp.errors import UserError
-from dvp.evaluation.submission import gather, write_predictions
+from dvp.evaluation.submission import gather, predictions, write_submission
 
-ROWS = [{"question_id": 7, "answer": "yes"}, {"question_id": 3, "answer": "two"}]
+ROWS = [(7, "yes"), (3, "two")]
+NAMES = ("question_id", "answer")
 
 
 def test_answers_are_written_in_order_with_a_note_beside_them(tmp_path: Path) -> None:
     path = tmp_path / "result" / "vqa_submit_last.json"
-    write_predictions(path, ROWS, [3, 7], "question_id", {"as_published": False})
-    assert json.loads(path.read_text()) == ROWS[::-1]
+    write_submission(path, predictions(ROWS, [3, 7], NAMES), {"as_published": False})
+    assert json.loads(path.read_text()) == [{"question_id": 3, "answer": "two"}, {"question_id": 7, "answer": "yes"}]
     assert json.loads(path.with_suffix(".about.json").read_text()) == {"as_published": False}
     assert len(list(path.parent.iterdir())) == 2
 
@@ -27,19 +28,18 @@ def test_answers_are_written_in_order_with_a_note_beside_them(tmp_path: Path) ->
         ([*ROWS, ROWS[0]], [3, 7], "1 answers too many"),
         ([ROWS[0], ROWS[0]], [3, 7], "1 questions without an answer, 1 answers too many"),
         ([*ROWS, ROWS[0]], [3, 7, 7], "question 7 twice"),
-        ([{"question_id": "7", "answer": "yes"}, ROWS[1]], [3, 7], "1 questions without an answer"),
+        ([("7", "yes"), ROWS[1]], [3, 7], "1 questions without an answer"),
     ],
 )
-def test_anything_but_each_question_once_is_refused(rows, questions, message: str, tmp_path: Path) -> None:
+def test_anything_but_each_question_once_is_refused(rows, questions, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        write_predictions(tmp_path / "out.json", rows, questions, "question_id", {})
-    assert list(tmp_path.iterdir()) == []
+        predictions(rows, questions, NAMES)
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "result").write_text("a file in place of the folder")
     with pytest.raises(UserError, match="result"):
-        write_predictions(tmp_path / "result" / "out.json", ROWS, [3, 7], "question_id", {})
+        write_submission(tmp_path / "result" / "out.json", predictions(ROWS, [3, 7], NAMES), {})
 
 
 def test_alone_the_rows_are_all_rows() -> None:

@@ -238,5 +238,5 @@ def test_llamas_texts_are_cut_unless_as_published(
     config = configure(f"dvp_adaption_{family}_gqa", as_published=as_published, max_text_len=8)
     data = build_data(config)
     row = {"labels": [0], "scores": [1.0], "question_id": "1", "text": "is there a red circle " * 9}
-    width = data.collate([row, row])["input_ids"].shape[1]
+    width = data.reader.collate([row, row])["input_ids"].shape[1]
     assert (width > 40) if family == "llama" and as_published else (width == 8)

@@ -30,7 +30,7 @@ class OneBatch(pl.LightningDataModule):
 
     def __init__(self, batch: dict[str, Tensor]):
         super().__init__()
-        self.test = ("test",)
+        self.test, self.truncated = ("test",), {}
         self.batch = batch | {"question_id": list(range(len(batch["targets"])))}
 
     def test_dataloader(self) -> DataLoader:

@@ -6,13 +6,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import sqa_worlds as worlds
 from safetensors.torch import load_file
 from torch import Tensor
 
 import clip
+from dvp.backbones.meta import from_meta_state
 from dvp.checkpoints import load_trained
-from dvp.scienceqa.meta import from_meta_state, rename_published
-from dvp.scienceqa.model import ScienceQAModel
+from dvp.model import DVP
+from dvp.published.scienceqa import rename_published
 from dvp.scienceqa.tokens import Layout, Row
 
 ROOTS = [Path(__file__).parents[1] / "golden" / "sqa"]
@@ -36,14 +38,14 @@ def read(folder: Path) -> SimpleNamespace:
     return SimpleNamespace(folder=folder, meta=meta, t=load_file(folder / "tensors.safetensors"))
 
 
-def build(case: SimpleNamespace) -> ScienceQAModel:
+def build(case: SimpleNamespace) -> DVP:
     """The model of the case's state, in eval mode, as published or not as its variant says."""
     dims = case.meta["dims"]
     stored = read(case.folder.parent / case.meta["state"])
     own = {key: stored.t[key] for key in stored.meta["keys"][case.meta["state_keys"]]}
     visual = {key.removeprefix("backbone."): value for key, value in own.items() if key.startswith("backbone.visual")}
     visual = {key: value for key, value in visual.items() if "adapter" not in key}
-    model = ScienceQAModel(
+    model = worlds.build(
         clip.from_openai_state(visual, heads=dims["clip"]["heads"]),
         from_meta_state(own, dims),
         layout(dims),
@@ -56,7 +58,7 @@ def build(case: SimpleNamespace) -> ScienceQAModel:
     )
     load_trained(model, rename_published(own))
     # In both variants the published router chose the shares: CLIP's blocks and their gradients are compared with them.
-    for layer in model.vision.encoder.layers:
+    for layer in model.vision.encoder.encoder.layers:
         layer.layer_norm1.adapter.by_first_row = True
     return model.eval()
 

@@ -1,15 +1,20 @@
 """Tiny random models and problems for the tests: no file is read, no weight has a meaning."""
 
 import json
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from dvp.scienceqa.model import ScienceQAModel
+from dvp.backbones.llama import Llama
+from dvp.model import DVP
+from dvp.scienceqa.prefix import build_parts
 from dvp.scienceqa.tokens import Layout, Row
+from dvp.tasks import TASKS
 
 LAYOUT = Layout((17, 29), (17, 30, 31), class_tokens=2, max_length=40)
 SUBJECTS = ("natural science", "social science", "language science")
@@ -28,16 +33,34 @@ def llama_model(vocabulary: int = 60) -> LlamaForCausalLM:
     return LlamaForCausalLM(LlamaConfig(vocab_size=vocabulary, **sizes, **options)).eval()
 
 
-def model(as_published: bool = False, arms: int = 1, layout: Layout = LAYOUT) -> ScienceQAModel:
+def build(vision: CLIPVisionModel, llama: LlamaForCausalLM, layout: Layout = LAYOUT, **options: Any) -> DVP:
+    """A model of these parts; options: those of build_parts and of DVP."""
+    of_parts = {key: options.pop(key) for key in ("as_published", "adapter", "projector_width") if key in options}
+    parts = build_parts(vision, Llama(llama.get_decoder()), llama.get_output_embeddings(), layout, **of_parts)
+    return DVP(**parts, **{"num_heads": 4} | options)
+
+
+def model(as_published: bool = False, arms: int | None = 1, layout: Layout = LAYOUT) -> DVP:
     """A model whose adapters act: everything that is trained is random."""
     torch.manual_seed(0)
-    found = ScienceQAModel(
-        clip_model(), llama_model(), layout, arms=arms, num_heads=4, compressor_width=16, as_published=as_published
-    )
+    found = build(clip_model(), llama_model(), layout, arms=arms, compressor_width=16, as_published=as_published)
     for parameter in found.parameters():
         if parameter.requires_grad:
             torch.nn.init.normal_(parameter, std=0.3)
     return found.eval()
+
+
+@torch.no_grad()
+def logits_everywhere(model: DVP, batch: dict[str, Any], insert_layer: int = 1) -> torch.Tensor:
+    """Logits (B, T, V) at every position."""
+    state, image = model.embed(batch)
+    state = model.run(state, {insert_layer: partial(model.insert, insert_layer, image)})
+    return model.head(model.backbone.model.norm(state.hidden))
+
+
+def loss(model: DVP, batch: dict[str, Any], insert_layer: int = 1) -> torch.Tensor:
+    """The loss of a batch with its targets."""
+    return TASKS["scienceqa"].loss(model(batch, insert_layer), batch["targets"])
 
 
 def row(length: int, has_image: bool, prompt_length: int = 5, seed: int = 0) -> Row:

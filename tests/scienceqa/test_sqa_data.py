@@ -1,14 +1,19 @@
 """Conversion, batches of like length, and sequences."""
 
+from functools import partial
+
 import pyarrow as pa
 import pytest
 import sqa_worlds as worlds
 import torch
 
+import clip
+from dvp.data import QuestionData
 from dvp.errors import UserError
 from dvp.prepare import convert
-from dvp.scienceqa.data import ScienceQAData
+from dvp.scienceqa.data import ProblemReader, problems_by_id
 from dvp.scienceqa.tokens import load_tokens
+from dvp.tasks import TASKS
 
 COUNTS = {"train": 10, "val": 4, "test": 5}
 
@@ -22,11 +27,16 @@ def folder(tmp_path_factory):
 
 
 def make(folder, **options):
-    settings = {"prompt_format": "QCM-ALE", "use_caption": False, "image_size": 32, "num_workers": 0}
-    tokens = load_tokens(str(folder / "llama"))
-    return ScienceQAData(
-        str(folder / "arrow"), tokens, worlds.LAYOUT, batch_size=4, search_batch_size=2, **settings | options
-    )
+    transform = None if options.pop("blind", False) else partial(clip.TRANSFORMS["squeeze"], size=32)
+    settings = {"prompt_format": "QCM-ALE", "use_caption": False} | options
+    reader = ProblemReader(load_tokens(str(folder / "llama")), worlds.LAYOUT, transform, **settings)
+    sizes = {"batch_size": 4, "search_batch_size": 2, "by_length": True, "num_workers": 0}
+    return QuestionData(TASKS["scienceqa"], str(folder / "arrow"), reader, pick=("val",), test=("test",), **sizes)
+
+
+def batch(data, split, items, purpose="train"):
+    problems = data.questions((split,), purpose)
+    return data.reader.collate([problems[item] for item in items])
 
 
 def table(folder, split):
@@ -68,45 +78,46 @@ def test_problems_whose_picture_is_lost_can_be_left_out(tmp_path):
 
 def test_a_batch_has_pictures_for_the_rows_with_one_only_and_as_published_black_ones(folder):
     items = [0, 1, 2]
-    ours, published = (make(folder, as_published=flag).examples("train")[items] for flag in (False, True))
+    ours, published = (batch(make(folder, as_published=flag), "train", items) for flag in (False, True))
     assert ours["has_image"].tolist() == [True, False, True]
     assert ours["pixel_values"].shape == (2, 3, 32, 32) and published["pixel_values"].shape == (3, 3, 32, 32)
     assert not published["pixel_values"][1].any()
     assert torch.equal(published["pixel_values"][[0, 2]], ours["pixel_values"])
-    assert "pixel_values" not in make(folder).examples("train")[[1, 3]]
+    assert "pixel_values" not in batch(make(folder), "train", [1, 3])
 
 
 def test_the_loss_is_on_the_target_only(folder):
     data = make(folder)
-    batch = data.examples("train")[[0, 1]]
-    for ids, labels, prompt in zip(batch["input_ids"], batch["labels"], batch["prompt"], strict=True):
-        start = prompt.nonzero().max() + 1
-        assert data.tokens.decode(labels[labels > 0].tolist()).startswith("The answer is")
-        assert not labels[:start].any() and labels[start] == ids[start]
-        assert data.tokens.decode(ids[prompt].tolist()).startswith("Question")
-        assert labels[labels > 0][-1] == data.tokens.eos or len(ids) == data.layout.max_length
+    found, tokens = batch(data, "train", [0, 1]), data.reader.tokens
+    rows, positions = found["read"]
+    for row, (ids, prompt) in enumerate(zip(found["input_ids"], found["asking"], strict=True)):
+        labels, before = found["targets"][rows == row], positions[rows == row]
+        assert tokens.decode(labels.tolist()).startswith("The answer is")
+        assert before.min() == prompt.nonzero().max() and torch.equal(labels, ids[before + 1])
+        assert tokens.decode(ids[prompt].tolist()).startswith("Question")
+        assert labels[-1] == tokens.eos or len(ids) == data.reader.layout.max_length
 
 
 @pytest.mark.parametrize("stem", ["", "The answer is"])
 def test_questions_end_where_the_answer_begins(stem, folder):
-    data = make(folder)
-    for row in data.questions("val", stem).rows:
-        assert data.tokens.decode(row.ids[1 + row.prompt_length :].tolist()) == stem
-        assert data.tokens.eos not in row.ids.tolist()
+    data = make(folder, likelihood=bool(stem))
+    for row in data.questions(("test",), "test").rows:
+        assert data.reader.tokens.decode(row.ids[1 + row.prompt_length :].tolist()) == stem
+        assert data.reader.tokens.eos not in row.ids.tolist()
 
 
 def test_blind_data_has_no_image_but_is_scored_by_it(folder):
     data = make(folder, blind=True)
-    assert not any(row.has_image for row in data.examples("train").rows)
-    assert [problem["image"] for problem in data.problems("val").values()] == [True, False, True, False]
+    assert not any(row.has_image for row in data.questions(("train",), "train").rows)
+    assert [problem["image"] for problem in problems_by_id(data.tables["val"]).values()] == [True, False, True, False]
 
 
 def test_what_is_too_long_is_cut_and_counted(folder):
     data = make(folder)
-    found = data.examples("train")
-    too_long = sum(data.layout.length(row) > data.layout.max_length for row in found.rows)
+    found, layout = data.questions(("train",), "train"), data.reader.layout
+    too_long = sum(layout.length(row) > layout.max_length for row in found.rows)
     assert 0 < too_long == data.truncated["train examples"]
-    assert found[list(range(10))]["input_ids"].shape[1] == data.layout.max_length
+    assert batch(data, "train", range(10))["input_ids"].shape[1] == layout.max_length
 
 
 def test_missing_and_foreign_tables_are_refused(folder, tmp_path):

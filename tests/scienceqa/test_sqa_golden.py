@@ -5,11 +5,13 @@ from contextlib import contextmanager
 
 import pytest
 import sqa_golden as golden
+import sqa_worlds as worlds
 import torch
 
+from dvp.published.scienceqa import rename_published
 from dvp.scienceqa.generate import generate, stream
-from dvp.scienceqa.meta import rename_published
 from dvp.search import KArmedBandit
+from dvp.tasks import TASKS
 
 LOGITS, HIDDEN, LOSS, GRADIENT, PREFERENCE = 5e-4, 5e-3, 1e-5, 2e-3, 1e-4
 
@@ -33,9 +35,9 @@ def watching(model):
             module.register_forward_hook(lambda _, args, out: seen.update({f"{name}.in": args, f"{name}.out": out}))
         )
 
-    watch(model.projector, "projector")
+    watch(model.prefix.projector, "projector")
     watch(model.compressors[0], "compressor")
-    for index, layer in enumerate(model.llama.model.layers):
+    for index, layer in enumerate(model.backbone.layers):
         watch(layer, f"layer{index}")
     yield seen
     for handle in handles:
@@ -50,18 +52,20 @@ def test_training_forward(folder):
     chosen = case.meta["insert_layer"]
     has_image = batch["has_image"]
     with watching(model) as seen:
-        hidden = model.read(batch, chosen)
-    close(seen["projector.in"][0], case.t["dbg.clip_class_tokens"][has_image], LOGITS)
-    close(seen["projector.out"], case.t["dbg.image_tokens"][has_image], LOGITS)
-    close(seen["compressor.in"][0], case.t["dbg.query"][has_image], LOGITS)
-    close(seen["compressor.in"][1], case.t["dbg.clip_tokens"][has_image], LOGITS)
-    close(seen["compressor.out"], case.t["dbg.dvp"][has_image], HIDDEN)
+        logits = worlds.logits_everywhere(model, batch, chosen)
+    close(seen["projector.in"][0][has_image], case.t["dbg.clip_class_tokens"][has_image], LOGITS)
+    close(seen["projector.out"][has_image], case.t["dbg.image_tokens"][has_image], LOGITS)
+    close(seen["compressor.in"][0][has_image], case.t["dbg.query"][has_image], LOGITS)
+    close(seen["compressor.in"][1][has_image], case.t["dbg.clip_tokens"][has_image], LOGITS)
+    close(seen["compressor.out"][has_image], case.t["dbg.dvp"][has_image], HIDDEN)
     close(seen[f"layer{chosen}.in"][0], case.t["dbg.after_replace"], HIDDEN)
     for index in range(model.num_layers):
         close(seen[f"layer{index}.out"], case.t[f"dbg.layer{index}"], HIDDEN)
-    close(model.llama.lm_head(hidden), case.t["out.logits"], LOGITS)
-    close(model(batch, chosen), case.t["out.loss"], LOSS)
-    assert torch.equal(batch["labels"], case.t["dbg.labels"])
+    close(logits, case.t["out.logits"], LOGITS)
+    close(worlds.loss(model, batch, chosen), case.t["out.loss"], LOSS)
+    labels = torch.zeros_like(batch["input_ids"])
+    labels[batch["read"][0], batch["read"][1] + 1] = batch["targets"]
+    assert torch.equal(labels, case.t["dbg.labels"])
 
 
 @cases("train")
@@ -69,18 +73,19 @@ def test_training_forward(folder):
 def test_sequence_and_masks(folder):
     case = golden.read(folder)
     model, batch = golden.build(case), golden.batch(case, "in")
-    state, _ = model.embed(batch)
+    state, image = model.embed(batch)
     close(state.hidden, case.t["dbg.embeds"], LOGITS)
-    assert torch.equal(~state.back[:, 0], case.t["dbg.mask_back"].bool())
+    front, back = (one.mask[:, 0].expand(len(state.hidden), -1, -1) for one in (state, model.insert(0, image, state)))
+    assert torch.equal(~back, case.t["dbg.mask_back"].bool())
     if "dbg.mask_front" in case.t:
-        assert torch.equal(~state.front[:, 0], case.t["dbg.mask_front"].bool())
+        assert torch.equal(~front, case.t["dbg.mask_front"].bool())
 
 
 @cases("grad")
 def test_gradients(folder):
     case = golden.read(folder)
     model, batch = golden.build(case), golden.batch(case, "in")
-    loss = model(batch, case.meta["insert_layer"])
+    loss = worlds.loss(model, batch, case.meta["insert_layer"])
     loss.backward()
     close(loss, case.t["out.loss"], LOSS)
     theirs = {key.removeprefix("grad."): value for key, value in case.t.items() if key.startswith("grad.")}
@@ -100,9 +105,10 @@ def test_gradients(folder):
 def test_search(folder):
     case = golden.read(folder)
     model, batch = golden.build(case), golden.batch(case, "val")
-    losses = model.forward_arms(batch, range(model.num_layers))
+    logits = model.forward_arms(batch, range(model.num_layers))
+    losses = {arm: TASKS["scienceqa"].loss(found, batch["targets"]) for arm, found in logits.items()}
     for arm in range(model.num_layers):
-        close(model.llama.lm_head(model.read(batch, arm)), case.t[f"arm{arm}.logits"], LOGITS)
+        close(worlds.logits_everywhere(model, batch, arm), case.t[f"arm{arm}.logits"], LOGITS)
     bandit = KArmedBandit(model.num_layers, step_size=10)
     bandit.preferences = case.t["alphas.0"].clone()
     for step, drawn in enumerate(case.meta["steps"]):
@@ -123,7 +129,7 @@ def test_greedy_generation(folder):
     model, meta = golden.build(case), case.meta
     rows = [[meta["dims"]["bos"], *prompt] for prompt in meta["prompts"]]
     columns = (rows, [[0] * len(row) for row in rows], [len(row) - 1 for row in rows], meta["indicators"])
-    batch = model.layout.batch([golden.Row(*row) for row in zip(*columns, strict=True)], case.t["in.images"])
+    batch = model.prefix.layout.batch([golden.Row(*row) for row in zip(*columns, strict=True)], case.t["in.images"])
     theirs = case.t["out.logits"]
     for ours, logits in zip(
         itertools.islice(stream(model, batch, meta["insert_layer"]), len(theirs)), theirs, strict=True
@@ -132,7 +138,8 @@ def test_greedy_generation(folder):
         close(ours[there], logits[there], LOGITS)
     eos = meta["dims"]["eos"]
     expected = [row[: row.index(eos)] if eos in row else row for row in meta["generated"]]
-    assert generate(model, batch, meta["insert_layer"], eos, meta["max_gen_len"]) == expected
+    most = golden.layout(meta["dims"]).max_length
+    assert generate(model, batch, meta["insert_layer"], eos, most, meta["max_gen_len"]) == expected
 
 
 @cases("clip_batch_order")
@@ -143,17 +150,17 @@ def test_clip_routes_by_the_first_picture_as_published_and_else_by_each(folder):
     model, pictures, order = golden.build(case), case.t["in.images"], case.meta["order"]
     everywhere = {"has_image": torch.ones(len(pictures), dtype=torch.bool)}
     seen = {
-        key: model.see(everywhere | {"pixel_values": pictures[rows]})
+        key: model.vision(everywhere | {"pixel_values": pictures[rows]})
         for key, rows in {"": ..., "ordered": order}.items()
     }
     for key, suffix in (("", ""), ("ordered", f"_order_{'_'.join(map(str, order))}")):
-        close(seen[key][0], case.t[f"out.class_tokens{suffix}"], LOGITS)
-        close(seen[key][1], case.t[f"out.tokens{suffix}"], LOGITS)
-    for layer in model.vision.encoder.layers:
+        close(seen[key].class_tokens, case.t[f"out.class_tokens{suffix}"], LOGITS)
+        close(seen[key].tokens, case.t[f"out.tokens{suffix}"], LOGITS)
+    for layer in model.vision.encoder.encoder.layers:
         layer.layer_norm1.adapter.by_first_row = False
     for one, other in zip(
-        model.see(everywhere | {"pixel_values": pictures}),
-        model.see(everywhere | {"pixel_values": pictures[order]}),
+        model.vision(everywhere | {"pixel_values": pictures}),
+        model.vision(everywhere | {"pixel_values": pictures[order]}),
         strict=True,
     ):
         close(one[order], other, 1e-5)

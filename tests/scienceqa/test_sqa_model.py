@@ -6,7 +6,9 @@ import pytest
 import sqa_worlds as worlds
 import torch
 
-from dvp.scienceqa.generate import generate, letter_logits, stream
+from dvp.scienceqa.answering import by_likelihood
+from dvp.scienceqa.generate import generate, stream
+from dvp.vision import Seen
 
 IMAGE_FIRST = worlds.row(9, has_image=True)
 ROWS = [IMAGE_FIRST, worlds.row(14, has_image=False), worlds.row(6, has_image=True), worlds.row(11, has_image=False)]
@@ -20,17 +22,14 @@ def batch(rows, pictures=None):
 
 def layer_outputs(model, inputs, insert_layer):
     outputs = []
-    handles = [layer.register_forward_hook(lambda *args: outputs.append(args[2])) for layer in model.llama.model.layers]
-    with torch.no_grad():
-        model.read(inputs, insert_layer)
+    handles = [layer.register_forward_hook(lambda *args: outputs.append(args[2])) for layer in model.backbone.layers]
+    worlds.logits_everywhere(model, inputs, insert_layer)
     for handle in handles:
         handle.remove()
     return outputs
 
 
-@torch.no_grad()
-def logits_of(model, inputs, insert_layer=1):
-    return model.llama.lm_head(model.read(inputs, insert_layer))
+logits_of = worlds.logits_everywhere
 
 
 def test_a_row_does_not_depend_on_its_neighbours():
@@ -56,7 +55,7 @@ def test_the_text_sees_the_picture_from_the_insert_layer_on(insert_layer):
     outputs = []
     for seed in (1, 2):
         tokens = torch.randn(1, 5, 16, generator=torch.Generator().manual_seed(seed))
-        model.see = lambda batch, tokens=tokens: (torch.ones(1, 2, 16), tokens)
+        model.vision.forward = lambda batch, tokens=tokens: Seen(tokens, torch.ones(1, 2, 16))
         outputs.append(layer_outputs(model, inputs, insert_layer))
     text = slice(worlds.LAYOUT.text_start(True), None)
     for index, (one, other) in enumerate(zip(*outputs, strict=True)):
@@ -66,9 +65,9 @@ def test_the_text_sees_the_picture_from_the_insert_layer_on(insert_layer):
 
 def test_as_published_the_text_never_sees_the_prompt():
     model, inputs = worlds.model(as_published=True), batch([IMAGE_FIRST])
-    losses = model.forward_arms(inputs, range(3))
-    assert losses[0] == losses[1] == losses[2]
-    losses[1].backward()
+    logits = model.forward_arms(inputs, range(3))
+    assert torch.equal(logits[0], logits[1]) and torch.equal(logits[0], logits[2])
+    worlds.loss(model, inputs).backward()
     assert all(not parameter.grad.any() for parameter in model.compressors.parameters())
 
 
@@ -78,13 +77,13 @@ def test_no_other_position_attends_to_the_modality_token():
         if hasattr(module, "router"):
             torch.nn.init.zeros_(module.router.weight)
     before = logits_of(model, inputs)[:, 1:]
-    torch.nn.init.normal_(model.modality.weight)
+    torch.nn.init.normal_(model.prefix.modality.weight)
     torch.testing.assert_close(logits_of(model, inputs)[:, 1:], before, **EXACT)
 
 
 def test_pictures_are_encoded_for_the_rows_that_have_one_only():
     model, seen = worlds.model(), []
-    model.vision.register_forward_hook(
+    model.vision.encoder.register_forward_hook(
         lambda module, args, kwargs, out: seen.append(len(kwargs["pixel_values"])), with_kwargs=True
     )
     model(batch(ROWS), 1)
@@ -95,27 +94,42 @@ def test_pictures_are_encoded_for_the_rows_that_have_one_only():
 
 def test_trained_are_adapters_projector_modality_slot_and_compressors():
     trained = {name for name, parameter in worlds.model().named_parameters() if parameter.requires_grad}
-    kinds = {"projector", "modality", "slot", "compressors"}
-    assert {name.partition(".")[0] for name in trained if ".adapter." not in name} == kinds
+    kinds = {"prefix.projector", "prefix.modality", "prefix.slot", "compressors.0"}
+    assert {".".join(name.split(".")[:2]) for name in trained if ".adapter." not in name} == kinds
     adapters = {name.partition(".adapter.")[0] for name in trained if ".adapter." in name}
-    clip = {f"vision.encoder.layers.{index}.layer_norm1" for index in range(8)}
-    assert adapters == clip | {f"llama.model.layers.{index}.input_layernorm" for index in range(3)}
+    clip = {f"vision.encoder.encoder.layers.{index}.layer_norm1" for index in range(8)}
+    assert adapters == clip | {f"backbone.model.layers.{index}.input_layernorm" for index in range(3)}
 
 
 def test_a_new_model_is_the_language_model_of_the_text():
     torch.manual_seed(0)
-    fresh = worlds.ScienceQAModel(worlds.clip_model(), worlds.llama_model(), worlds.LAYOUT, num_heads=4)
+    fresh = worlds.build(worlds.clip_model(), worlds.llama_model())
     hidden = torch.randn(2, 7, 32)
-    adapted = fresh.llama.model.layers[0].input_layernorm
+    adapted = fresh.backbone.layers[0].input_layernorm
     torch.testing.assert_close(adapted(hidden), adapted.base(hidden))
 
 
-def test_all_arms_at_once_give_the_losses_of_each_alone():
+def test_all_arms_at_once_give_the_logits_of_each_alone():
     model, inputs = worlds.model(arms=3), batch(ROWS)
     together = model.forward_arms(inputs, [2, 0, 1, 0])
-    assert set(together) == {0, 1, 2} and len({loss.item() for loss in together.values()}) == 3
-    for layer, loss in together.items():
-        torch.testing.assert_close(loss, model(inputs, layer), **EXACT)
+    assert set(together) == {0, 1, 2} and len({logits.sum().item() for logits in together.values()}) == 3
+    for layer, logits in together.items():
+        torch.testing.assert_close(logits, model(inputs, layer), **EXACT)
+
+
+def test_a_layer_runs_once_for_all_arms_on_the_shared_trunk():
+    model, inputs, rows = worlds.model(arms=3), batch(ROWS), []
+    for layer in model.backbone.layers:
+        layer.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
+    model.forward_arms(inputs, range(3))
+    assert rows == [2 * len(ROWS), 3 * len(ROWS), 3 * len(ROWS)]  # trunk and branches; in the end without the trunk
+
+
+def test_arms_of_a_batch_without_a_picture_are_the_text_alone():
+    model, inputs = worlds.model(arms=3), batch([row for row in ROWS if not row.has_image])
+    together = model.forward_arms(inputs, range(3))
+    for logits in together.values():
+        torch.testing.assert_close(logits, model(inputs, 0), **EXACT)
 
 
 @pytest.mark.parametrize("as_published", [False, True])
@@ -137,26 +151,31 @@ def test_generation_equals_teacher_forcing_position_by_position(insert_layer, as
 def test_generation_leaves_the_model_as_it_was():
     model, inputs = worlds.model(), batch(ROWS)
     before = logits_of(model, inputs)
-    generate(model, inputs, 1, eos=2, max_new_tokens=3)
+    generate(model, inputs, 1, eos=2, max_length=40, max_new_tokens=3)
     torch.testing.assert_close(logits_of(model, inputs), before)
 
 
 def test_generation_ends_at_eos_at_the_length_and_at_the_limit():
     model, inputs = worlds.model(), batch(ROWS)
-    free = generate(model, inputs, 1, eos=-1, max_new_tokens=100)
+    free = generate(model, inputs, 1, eos=-1, max_length=40, max_new_tokens=100)
     assert [len(ids) for ids in free] == [41 - length for length in inputs["length"].tolist()]
-    assert generate(model, inputs, 1, eos=-1, max_new_tokens=4) == [ids[:4] for ids in free]
+    assert generate(model, inputs, 1, eos=-1, max_length=40, max_new_tokens=4) == [ids[:4] for ids in free]
     eos = free[0][2]
-    ended = generate(model, inputs, 1, eos=eos, max_new_tokens=100)
+    ended = generate(model, inputs, 1, eos=eos, max_length=40, max_new_tokens=100)
     assert ended == [ids[: ids.index(eos)] if eos in ids else ids for ids in free]
 
 
-def test_letters_are_read_after_the_last_token_of_each_row():
-    model, inputs = worlds.model(), batch(ROWS)
-    steps = stream(model, inputs, 1)
-    torch.testing.assert_close(letter_logits(model, inputs, 1, [4, 8]), next(steps)[:, [4, 8]])
+def test_the_likeliest_letter_is_read_after_the_last_token_of_each_row():
+    rows = [row._replace(ended=False) for row in ROWS]
+    model, inputs = worlds.model(), worlds.LAYOUT.question_batch(rows, batch(ROWS)["pixel_values"])
+    inputs |= {"letters": torch.arange(4, 9), "num_choices": torch.tensor([2, 5, 3, 4]), "answer": torch.zeros(4)}
+    letters = next(stream(model, batch(ROWS), 1))[:, 4:9]
+    expected = [row[:count].argmax().item() for row, count in zip(letters, (2, 5, 3, 4), strict=True)]
+    scores, texts = by_likelihood(model, inputs, 1)
+    assert texts == [f"The answer is {'ABCDE'[choice]}." for choice in expected]
+    assert scores.tolist() == [float(choice == 0) for choice in expected]
 
 
 def test_a_batch_whose_prompts_fill_the_length_has_no_loss():
     long = worlds.row(60, has_image=False, prompt_length=60)
-    assert worlds.model()(batch([long]), 1) == 0
+    assert worlds.loss(worlds.model(), batch([long])) == 0

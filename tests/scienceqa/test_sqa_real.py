@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,14 @@ import sqa_worlds as worlds
 import torch
 from PIL import Image
 
+import clip
+from dvp.data import QuestionData
 from dvp.prepare import convert
-from dvp.scienceqa.data import ScienceQAData, squeeze
+from dvp.scienceqa.data import ProblemReader
 from dvp.scienceqa.generate import generate
-from dvp.scienceqa.model import ScienceQAModel
 from dvp.scienceqa.text import write_example
 from dvp.scienceqa.tokens import Layout, encode_row, load_tokens
+from dvp.tasks import TASKS
 
 REAL, GOLDEN = os.environ.get("DVP_REAL_DATA"), os.environ.get("DVP_GOLDEN_SQA")
 HASHES = json.loads((Path(__file__).parents[1] / "golden/sqa/prompts.json").read_text())
@@ -47,8 +50,10 @@ def layout(tokens):
 def data(tokens, layout, tmp_path_factory):
     root = str(tmp_path_factory.mktemp("real"))
     convert("scienceqa", str(Path(REAL) / "mini_scienceqa"), root)
-    options = {"prompt_format": "QCM-ALE", "use_caption": False, "image_size": 32, "num_workers": 0}
-    return ScienceQAData(root, tokens, layout, batch_size=8, search_batch_size=16, **options)
+    transform = partial(clip.TRANSFORMS["squeeze"], size=32)
+    reader = ProblemReader(tokens, layout, transform, prompt_format="QCM-ALE", use_caption=False)
+    sizes = {"batch_size": 8, "search_batch_size": 16, "by_length": True, "num_workers": 0}
+    return QuestionData(TASKS["scienceqa"], root, reader, pick=("val",), test=("test",), **sizes)
 
 
 @pytest.mark.parametrize("golden", HASHES, ids=lambda golden: f"{golden['pid']}-{golden['format']}")
@@ -81,15 +86,16 @@ def test_token_ids_equal_the_published_ones(problems, tokens, layout):
 
 def test_all_problems_convert_and_44_examples_are_too_long(data):
     # 512 positions with six class tokens, as with CLIP ViT-L/14.
-    data.layout = Layout(data.layout.image_prefix, data.layout.text_prefix, class_tokens=6)
-    counts = {split: len(data.examples(split)) for split in ("train", "val", "test")}
+    layout = Layout(data.reader.layout.image_prefix, data.reader.layout.text_prefix, class_tokens=6)
+    reader = ProblemReader(data.reader.tokens, layout, None, prompt_format="QCM-ALE", use_caption=False)
+    reader.transform = data.reader.transform
+    counts = {split: len(reader.dataset({split: data.tables[split]}, "train")) for split in ("train", "val", "test")}
     assert counts == {"train": 60, "val": 32, "test": 314}
-    assert sum(data.truncated[f"{split} examples"] for split in counts) == 44
-    data.layout = Layout(data.layout.image_prefix, data.layout.text_prefix, class_tokens=2)
+    assert sum(reader.truncated[f"{split} examples"] for split in counts) == 44
 
 
 def test_rows_of_like_length_share_a_batch(data):
-    for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
+    for loader in (data.train_dataloader(), *data.val_dataloader(), *data.test_dataloader()):
         batches = list(loader)
         taken = sum(batch["input_ids"].numel() for batch in batches)
         assert taken <= 1.3 * sum(batch["length"].sum().item() for batch in batches)
@@ -97,16 +103,16 @@ def test_rows_of_like_length_share_a_batch(data):
 
 def test_generation_runs_on_real_problems(data, tokens):
     torch.manual_seed(0)
-    model = ScienceQAModel(worlds.clip_model(), worlds.llama_model(32000), data.layout, num_heads=4).eval()
-    batch = next(iter(data.test_dataloader()))
-    answers = generate(model, batch, 1, tokens.eos, max_new_tokens=3)
+    model = worlds.build(worlds.clip_model(), worlds.llama_model(32000), data.reader.layout).eval()
+    batch = next(iter(data.test_dataloader()[0]))
+    answers = generate(model, batch, 1, tokens.eos, data.reader.layout.max_length, max_new_tokens=3)
     assert len(answers) == 8 and all(isinstance(tokens.decode(ids), str) for ids in answers)
 
 
 def test_pictures_are_squeezed_to_a_square():
     picture = Image.open(next((Path(REAL) / "mini_scienceqa/images").rglob("*.png")))
     assert picture.size[0] != picture.size[1]
-    pixels = squeeze(picture, 224)
+    pixels = clip.TRANSFORMS["squeeze"](picture, 224)
     assert pixels.shape == (3, 224, 224)
     plain = torch.tensor(list(picture.convert("RGB").resize((224, 224), Image.BICUBIC).getdata())).T / 255
     expected = (plain - torch.tensor([[0.485], [0.456], [0.406]])) / torch.tensor([[0.229], [0.224], [0.225]])

@@ -14,10 +14,11 @@ import torch
 from safetensors.torch import load_file
 
 from dvp.evaluation.scienceqa import score_files
+from dvp.module import DVPModule
 from dvp.prepare import convert
-from dvp.scienceqa.module import ScienceQAModule
-from dvp.scienceqa.tokens import Tokens
+from dvp.scienceqa import answering
 from dvp.search import KArmedBandit
+from dvp.tasks import TASKS
 
 COUNTS = {"train": 16, "val": 8, "test": 9}
 
@@ -66,7 +67,7 @@ def test_search_then_train_there_then_answer(run, folders, capsys):
     run("adaption", insert_layer="auto", max_epoch=1)
     checkpoint = last(root)
     names = load_file(checkpoint / "weights.safetensors").keys()
-    kinds = ("projector", "modality", "slot", "compressors.0")
+    kinds = ("prefix.projector", "prefix.modality", "prefix.slot", "compressors.0")
     assert all(".adapter." in name or name.removeprefix("model.").startswith(kinds) for name in names)
 
     capsys.readouterr()
@@ -92,24 +93,26 @@ def test_the_bandit_moves_by_the_published_rule(run):
 @torch.no_grad()
 def test_an_arm_scores_by_its_loss():
     model = worlds.model(arms=3)
-    tokens = Tokens(lambda text: [len(text)], str, 1, 2)
-    options = {"prompt_format": "QCM-ALE", "use_caption": False, "insert_layer": None, "optimizer": {}}
-    module = ScienceQAModule(model, tokens, **options)
+    module = DVPModule(
+        model, "scienceqa", TASKS["scienceqa"], list("ABCDE"), pick=("val",), insert_layer=None, optimizer={}
+    )
     module.trainer = pl.Trainer(accelerator="cpu", logger=False)
     batch = worlds.LAYOUT.batch([worlds.row(9, True), worlds.row(7, False)], [worlds.picture()])
     scores = module.score_arms(batch, [2, 0, 2])
     model.eval()
-    torch.testing.assert_close(scores, torch.stack([100 * torch.exp(-model(batch, arm)) for arm in (2, 0, 2)]))
+    torch.testing.assert_close(
+        scores, torch.stack([100 * torch.exp(-worlds.loss(model, batch, arm)) for arm in (2, 0, 2)])
+    )
 
 
 def test_the_optimiser_is_the_published_one(run, monkeypatch):
-    seen, original = [], ScienceQAModule.configure_optimizers
+    seen, original = [], DVPModule.configure_optimizers
 
     def configure(module):
         seen.append(original(module))
         return seen[-1]
 
-    monkeypatch.setattr(ScienceQAModule, "configure_optimizers", configure)
+    monkeypatch.setattr(DVPModule, "configure_optimizers", configure)
     run("adaption", max_epoch=20, fast_dev_run=True)
     optimizer, schedule = seen[0]["optimizer"], seen[0]["lr_scheduler"]["scheduler"]
     decayed, others = optimizer.param_groups
@@ -137,13 +140,13 @@ def test_answers_by_likelihood_are_always_one_of_the_choices(run, folders):
 
 def test_a_format_that_explains_first_is_validated_by_what_is_written(run, monkeypatch):
     right = iter("ABBAABBAABBA")  # what is written, whatever was asked
+    read = answering.read_answer
+    monkeypatch.setattr(answering, "generate", lambda model, batch, *rest: [[7]] * len(batch["answer"]))
     monkeypatch.setattr(
-        ScienceQAModule,
-        "generate_texts",
-        lambda module, batch: [f"So it is. The answer is {next(right)}." for _ in batch["answer"]],
+        answering, "read_answer", lambda text, *rest: read(f"So it is. The answer is {next(right)}.", *rest)
     )
-    chosen, original = [], ScienceQAModule.read_choices
-    monkeypatch.setattr(ScienceQAModule, "read_choices", lambda *inputs: chosen.append(original(*inputs)) or chosen[-1])
+    chosen, original = [], answering._right
+    monkeypatch.setattr(answering, "_right", lambda *inputs: chosen.append(inputs[0]) or original(*inputs))
     run("adaption", max_epoch=1, prompt_format="QCM-EA")
     choices = torch.cat(chosen).tolist()
     assert choices == ["AB".index(letter) for letter in "ABBAABBAABBA"[: len(choices)]] and choices
@@ -235,7 +238,7 @@ def test_a_checkpoint_of_another_layer_is_refused(run, capsys):
 
 
 def test_a_published_checkpoint_is_taken_up(run, folders, tmp_path):
-    from dvp.scienceqa.meta import TRAINED, rename_published
+    from dvp.published.scienceqa import TRAINED, rename_published
 
     root = run("adaption", max_epoch=1)
     weights = load_file(last(root) / "weights.safetensors")
@@ -256,11 +259,13 @@ def test_a_published_checkpoint_is_taken_up(run, folders, tmp_path):
 def _published(name):
     """The published name of a trained parameter, by hand."""
     for ours, theirs in {
-        "llama.model.layers.": "layers.", "input_layernorm.adapter": "adapter_attn",
-        "vision.encoder.layers.": "backbone.visual.transformer.resblocks.", "layer_norm1.adapter": "adapter_attn",
+        "backbone.model.layers.": "layers.", "input_layernorm.adapter": "adapter_attn",
+        "vision.encoder.encoder.layers.": "backbone.visual.transformer.resblocks.",
+        "layer_norm1.adapter": "adapter_attn",
         "down.": "conv_A.", "ups.0.": "conv_B.", "ups.1.": "conv_D.", "router.": "expert_weights.",
-        "projector.0.": "adapter_proj.conv_A.", "projector.2.": "adapter_proj.conv_B.",
-        "modality.": "adapter_modality_embedding.", "slot": "image_params", "compressors.0.": "cross_attn.linear_",
+        "prefix.projector.0.": "adapter_proj.conv_A.", "prefix.projector.2.": "adapter_proj.conv_B.",
+        "prefix.modality.": "adapter_modality_embedding.", "prefix.slot": "image_params",
+        "compressors.0.": "cross_attn.linear_",
         "linear_query": "linear_q", "linear_key": "linear_k", "linear_value": "linear_v",
     }.items():  # fmt: skip
         name = name.replace(ours, theirs)

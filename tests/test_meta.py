@@ -1,15 +1,13 @@
 """Meta's folders and the published checkpoints become our models, exactly or not at all."""
 
-import argparse
 import json
-import os
 
 import pytest
 import sqa_worlds as worlds
 import torch
 
+from dvp.backbones import load_backbone, load_with_head
 from dvp.errors import UserError
-from dvp.scienceqa.meta import load_llama, read_published
 
 HEADS, IDS = 4, torch.tensor([[1, 5, 9, 13, 4]])
 
@@ -46,6 +44,12 @@ def write(folder, state, shards):
         torch.save(parts, folder / f"consolidated.{shard:02d}.pth")
 
 
+def logits_of(folder):
+    """The logits of what is loaded from a folder."""
+    backbone, head = load_with_head(str(folder))
+    return head(backbone.model(IDS).last_hidden_state)
+
+
 @pytest.fixture
 def original():
     torch.manual_seed(0)
@@ -56,55 +60,35 @@ def original():
 @torch.no_grad()
 def test_a_folder_of_metas_gives_the_same_logits(shards, original, tmp_path):
     write(tmp_path, meta_state(original), shards)
-    loaded = load_llama(str(tmp_path))
-    torch.testing.assert_close(loaded(IDS).logits, original(IDS).logits, atol=1e-5, rtol=0)
-    assert load_llama(str(tmp_path), torch.bfloat16).dtype == torch.bfloat16
+    torch.testing.assert_close(logits_of(tmp_path), original(IDS).logits, atol=1e-5, rtol=0)
+    backbone, head = load_with_head(str(tmp_path), dtype=torch.bfloat16)
+    assert backbone.model.dtype == head.weight.dtype == torch.bfloat16
+    hidden = load_backbone(str(tmp_path)).model(IDS).last_hidden_state  # for the other tasks, without its head
+    torch.testing.assert_close(hidden, original.model(IDS).last_hidden_state, atol=1e-5, rtol=0)
 
 
 @torch.no_grad()
 def test_a_hugging_face_folder_gives_the_same_logits(original, tmp_path):
     original.save_pretrained(tmp_path)
-    torch.testing.assert_close(load_llama(str(tmp_path))(IDS).logits, original(IDS).logits)
+    (tmp_path / "tokenizer.model").touch()
+    torch.testing.assert_close(logits_of(tmp_path), original(IDS).logits)
 
 
 def test_what_is_no_whole_llama_is_refused(original, tmp_path):
-    with pytest.raises(UserError, match="could not be read"):
-        load_llama(str(tmp_path))
+    with pytest.raises(UserError, match="no config.json"):
+        load_with_head(str(tmp_path))
     original.model.save_pretrained(tmp_path / "headless")
+    (tmp_path / "headless" / "tokenizer.model").touch()
     with pytest.raises(UserError, match="lm_head"):
-        load_llama(str(tmp_path / "headless"))
+        load_with_head(str(tmp_path / "headless"))
     state = meta_state(original)
     del state["layers.1.attention.wk.weight"]
     write(tmp_path, state, 1)
     with pytest.raises(UserError, match="layers.1.self_attn.k_proj"):
-        load_llama(str(tmp_path))
+        load_with_head(str(tmp_path))
     (tmp_path / "consolidated.00.pth").write_bytes(b"no weights")
     with pytest.raises(UserError, match="consolidated.00.pth"):
-        load_llama(str(tmp_path))
+        load_with_head(str(tmp_path))
     (tmp_path / "consolidated.00.pth").unlink()
     with pytest.raises(UserError, match="no consolidated"):
-        load_llama(str(tmp_path))
-
-
-def test_a_published_file_is_read_whatever_lies_beside_its_weights(tmp_path):
-    """LaVIN's training files hold settings, an optimizer and a scaler beside the model."""
-    down = "module.layers.0.adapter_attn.conv_A.weight"
-    weights = {"module.image_params": torch.ones(2, 3), down: torch.ones(4, 2, 1)}
-    wanted = {"slot": (2, 3), "llama.model.layers.0.input_layernorm.adapter.down.weight": (4, 2)}
-    beside = {"args": argparse.Namespace(llm_model="7B"), "harm": Touch(tmp_path / "flag"), "epoch": 3}
-    for content in ({"model": weights} | beside, weights):
-        torch.save(content, tmp_path / "checkpoint-3.pth")
-        read = read_published(str(tmp_path / "checkpoint-3.pth"))
-        assert {name: tuple(tensor.shape) for name, tensor in read.items()} == wanted
-    assert not (tmp_path / "flag").exists()
-    torch.save({"model": weights | {"step": 3}}, tmp_path / "checkpoint-3.pth")
-    with pytest.raises(UserError, match="checkpoint-3.pth is no published checkpoint"):
-        read_published(str(tmp_path / "checkpoint-3.pth"))
-
-
-class Touch:
-    def __init__(self, flag):
-        self.flag = flag
-
-    def __reduce__(self):
-        return os.system, (f"touch {self.flag}",)
+        load_with_head(str(tmp_path))
