@@ -1,6 +1,7 @@
 """From the config to data and module. With kinds/ and runs/ the only place below the commands that reads its keys."""
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import clip
 from dvp.backbones import LanguageBackbone, family_of
 from dvp.checkpoints import read_checkpoint
 from dvp.data import QuestionData
+from dvp.data.arrow import table_path
 from dvp.errors import UserError
 from dvp.kinds import KINDS
 from dvp.module import DVPModule
@@ -21,7 +23,7 @@ from dvp.runs.described import backbone_dtype, described_by
 from dvp.runs.devices import precision_of, prepare_devices
 from dvp.runs.trainer import cached_tokens
 from dvp.search import latest_search
-from dvp.tasks import TASKS
+from dvp.tasks import TASKS, Task
 from dvp.vision import Vision
 
 logging.disable_progress_bar()  # of reading weights, which takes no time
@@ -36,7 +38,8 @@ def build(config: dict[str, Any]) -> tuple[QuestionData, DVPModule]:
 
 def build_data(config: dict[str, Any]) -> QuestionData:
     """The splits of the configured task."""
-    task, kind = TASKS[config["datasets"]], KINDS[TASKS[config["datasets"]].kind]
+    task = _task(config)
+    kind = KINDS[task.kind]
     for key, offered in kind.OFFERED.items():
         if config[key] not in offered:
             choices = " or ".join(map(str, offered))
@@ -68,7 +71,7 @@ def build_module(config: dict[str, Any], data: QuestionData) -> DVPModule:
             f"language_model={config['language_model']} but tokenizer={config['tokenizer']} holds a {family.upper()} "
             "model: make the two agree."
         )
-    task = TASKS[config["datasets"]]
+    task = data.task
     kind = KINDS[task.kind]
     vision = _load_vision(config)  # before the language model: a wrong size shows at once
     language_model = {
@@ -156,6 +159,15 @@ def _pick(config: dict[str, Any]) -> tuple[str, ...]:
     # validation split; the test splits are only reported.
     task = TASKS[config["datasets"]]
     return task.published_pick if config["as_published"] else (task.pick,)
+
+
+def _task(config: dict[str, Any]) -> Task:
+    task = TASKS[config["datasets"]]
+    if task.may_lack and config["as_published"]:
+        # Published: it is not there, and nothing takes its place.
+        if not table_path(config["data_root"], task.files, task.may_lack).is_file():
+            return replace(task, validate=tuple(split for split in task.validate if split != task.may_lack))
+    return task
 
 
 def _insert_layer(config: dict[str, Any], layers: int) -> int:

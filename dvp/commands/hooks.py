@@ -11,9 +11,10 @@ from sacred.run import Run
 
 from dvp.commands.early import check_start
 from dvp.commands.idle import idle, unread
-from dvp.config import check, check_values, ex
+from dvp.config import check, check_values, ex, one_task
 from dvp.files import require_writable
 from dvp.runs.folder import is_first_process
+from dvp.tasks import TASKS
 
 
 class Record(FileStorageObserver):
@@ -36,15 +37,20 @@ class Record(FileStorageObserver):
 
 @ex.config_hook
 def before_a_run(config: dict[str, Any], command_name: str, logger: Logger) -> dict[str, Any]:
-    """Refuse wrong values before anything is loaded or written; let rank 0, and no other, write the run down."""
+    """Refuse wrong values before anything is loaded or written; let rank 0, and no other, write the run down.
+
+    Returns what a published checkpoint tells. Of that Sacred takes what neither the command line nor an experiment nor
+    a config file has set.
+    """
     check_values(config)
+    known = _told_by_checkpoint(config) if command_name == "main" else {}
     if command_name in ("main", "encode"):
-        checked = check(config)
+        checked = check(config | known)
         check_start(checked)
     if command_name == "main":
         require_writable(Path(checked["log_dir"]))
         ex.observers[:] = [Record(Path(checked["log_dir"]) / "sacred")] if is_first_process() else []
-    return {}
+    return known
 
 
 @ex.pre_run_hook
@@ -54,3 +60,12 @@ def say_what_is_idle(_run: Run, _config: dict[str, Any]) -> None:
     found = idle(typed, check(_config)) if _run.main_function.__name__ == "main" else unread(typed, _run)
     for key, why in found if is_first_process() else ():
         print(f"{key}={typed[key]} has no effect: {why}.", file=sys.stderr)
+
+
+def _told_by_checkpoint(config: dict[str, Any]) -> dict[str, Any]:
+    if not Path(str(config["load_path"])).is_file():  # ours are folders
+        return {}
+    from dvp.kinds import KINDS  # here, so that help and mistakes answer at once
+
+    known = KINDS[TASKS[one_task(config["datasets"])].kind].settings_in(str(config["load_path"]))
+    return known | {"datasets": [known["datasets"]]} if "datasets" in known else known

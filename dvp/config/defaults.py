@@ -24,7 +24,7 @@ def defaults():
     # Where things lie
     data_root = ""  # folder of the Arrow files, see DATA.md
     log_dir = "./result"  # runs, searches, submissions
-    load_path = ""  # checkpoint to test, or to start training from
+    load_path = ""  # checkpoint to test, or to start training from; the published code's says most settings itself
     resume_from = None  # checkpoint to go on from: weights, optimiser, epoch, search
 
     # Image
@@ -36,7 +36,7 @@ def defaults():
     # Text
     language_model = "BERT"  # BERT, T5 or LLAMA; must be what the tokenizer folder holds
     tokenizer = "bert-base-uncased"  # tokenizer and weights: a Hugging Face folder or hub name
-    max_text_len = 16  # tokens; ScienceQA: positions, with those of image and prefix
+    max_text_len = 16  # tokens, as_published not of LLaMA; ScienceQA: positions, with those of image and prefix
     bucket_by_length = False  # True: texts of like length share a batch, for less padding; ScienceQA: always
     prompt_format = "QCM-ALE"  # ScienceQA: what is read and written, see dvp/scienceqa/text.py
     use_caption = False  # ScienceQA: True puts the image's caption after the hint

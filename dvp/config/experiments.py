@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 SEARCH = {"search_stage": True, "max_epoch": 2, "max_steps": None, "warmup_steps": 0, "decay_power": "constant"}
-ADAPTION = {"max_steps": None}
+ADAPTION = {"search_stage": False, "max_steps": None}
 VQA = {"datasets": ["vqa"], "lr_mult": 10}
 GQA = {"datasets": ["gqa"], "lr_mult": 10}
 SNLI_VE = {"datasets": ["snli_ve"]}

@@ -19,11 +19,15 @@ class Table:
     """The rows of an Arrow file, memory-mapped; has the attributes of the `pyarrow.Table` that it is.
 
     It pickles as its path, so that processes that load data map the file, too, instead of being sent its content.
+    chosen: the rows that it has, in ascending order; None: all of the file.
     """
 
-    def __init__(self, path: Path):
-        self.path = path.absolute()
+    def __init__(self, path: Path, chosen: np.ndarray | None = None):
+        self.path, self.chosen = path.absolute(), chosen
         self.rows = pa.ipc.open_file(pa.memory_map(str(path), "r")).read_all()
+        if chosen is not None:  # not copied: the pictures stay in the file
+            runs = np.split(chosen, np.flatnonzero(np.diff(chosen) != 1) + 1)
+            self.rows = pa.concat_tables(self.rows.slice(run[0], len(run)) for run in runs)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -34,8 +38,8 @@ class Table:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.rows, name)
 
-    def __reduce__(self) -> tuple[type["Table"], tuple[Path]]:
-        return Table, (self.path,)
+    def __reduce__(self) -> tuple[type["Table"], tuple[Path, np.ndarray | None]]:
+        return Table, (self.path, self.chosen)
 
 
 def open_table(
@@ -45,7 +49,7 @@ def open_table(
 
     Raises UserError when the folder or file is missing, the file is truncated, or it is another task's.
     """
-    path = Path(data_root) / f"{files}_{split}.arrow"
+    path = table_path(data_root, files, split)
     if not data_root or not path.parent.is_dir():
         raise UserError(f"data_root={data_root!r} is not a folder: give the folder with the Arrow files, see DATA.md.")
     if not path.is_file():
@@ -63,6 +67,11 @@ def open_table(
     return table
 
 
+def table_path(data_root: str, files: str, split: str) -> Path:
+    """Where the table of a split lies."""
+    return Path(data_root) / f"{files}_{split}.arrow"
+
+
 def read_answers(data_root: str, task: Task) -> list[str]:
     """The answer vocabulary in label order: fixed by the task, stored beside the data, or read from label columns.
 
@@ -73,16 +82,24 @@ def read_answers(data_root: str, task: Task) -> list[str]:
     stored = Path(data_root) / f"{task.files}_answers.json"
     if stored.is_file():
         return json.loads(stored.read_text(encoding="utf-8"))
-    found: dict[int, str] = {}
-    for split in dict.fromkeys((*task.train, *task.validate)):
-        table = open_table(data_root, task.files, split, task.columns)
-        labels, answers = (_flatten(table[name]) for name in ("answer_labels", "answers"))
-        found.update(zip(labels, answers, strict=True))
+    found = labelled_answers(data_root, task)
     if not found:
         raise UserError(
             f"{data_root} has neither {stored.name} nor a labelled row of {task.files}: convert the raw data again."
         )
     return [found.get(label, "") for label in range(max(found) + 1)]
+
+
+def labelled_answers(data_root: str, task: Task) -> dict[int, str]:
+    """The answer of every label that a row of the tables for training and validation carries."""
+    found: dict[int, str] = {}
+    for split in dict.fromkeys((*task.train, *task.validate)):
+        if split == task.may_lack and not table_path(data_root, task.files, split).is_file():
+            continue
+        table = open_table(data_root, task.files, split, task.columns)
+        labels, answers = (_flatten(table[name]) for name in ("answer_labels", "answers"))
+        found.update(zip(labels, answers, strict=True))
+    return found
 
 
 def question_index(table: Table) -> np.ndarray:

@@ -14,7 +14,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler, Subset
 
-from dvp.data.arrow import open_table, read_picture
+from dvp.data.arrow import read_picture
+from dvp.data.held_out import open_splits
 from dvp.data.lengths import Batches, LikeLengths
 from dvp.data.pictures import CachedPictures, Place, encode_pictures, missing_pictures, picture_hashes
 from dvp.data.token_cache import NotNow, TokenCache
@@ -80,7 +81,7 @@ class QuestionData(pl.LightningDataModule):
         self.num_workers, self.seed = num_workers, seed
         splits = dict.fromkeys((*task.train, *task.validate, *pick, *test))
         self.data_root = Path(data_root)
-        self.tables = {split: open_table(data_root, task.files, split, reader.columns) for split in splits}
+        self.tables = open_splits(data_root, task, splits, reader.columns, seed)
         self.pictures: CachedPictures | None = None  # None: batches bring pixels
         self.held: Tensor | None = None  # the tokens of all pictures, on the device
         self.made: dict[tuple, Rows] = {}  # datasets, by what they are of: to make one takes a while
@@ -226,8 +227,7 @@ class QuestionData(pl.LightningDataModule):
         )
 
     def _picture_hashes(self, split: str, cache: TokenCache) -> list[str]:
-        path = self.data_root / f"{self.task.files}_{split}.arrow"
-        return picture_hashes(path, self.tables[split], cache.folder.parent / "pictures")
+        return picture_hashes(self.tables[split], cache.folder.parent / "pictures")
 
     @property
     def _rank(self) -> int:

@@ -20,9 +20,12 @@ from dvp.files import write_json
 Place = tuple[Table, int]  # a picture's table and row
 
 
-def picture_hashes(path: Path, table: Table, notes: Path) -> list[str]:
+def picture_hashes(table: Table, notes: Path) -> list[str]:
     """The hash of every row's picture; noted under `notes` by the file's size and time, so that it is read but once."""
-    stat = path.stat()
+    if table.chosen is not None:
+        hashes = picture_hashes(Table(table.path), notes)
+        return [hashes[row] for row in table.chosen.tolist()]
+    path, stat = table.path, table.path.stat()
     note = notes / f"{path.stem}-{stat.st_size}-{stat.st_mtime_ns}.json"
     if note.is_file():
         return json.loads(note.read_text(encoding="utf-8"))

@@ -90,11 +90,13 @@ class Collate:
     """Turns rows into a batch: input_ids and attention_mask (B, T), targets, question_id, and the images.
 
     Images are pixel_values (B, 3, H, W); or picture (B,), their numbers in a token cache, and, of those that it lacks,
-    the numbers met (M,) and pixel_values (M, 3, H, W). T is that of the longest text, at most max_text_len; with
-    `pad_to_max`, always that.
+    the numbers met (M,) and pixel_values (M, 3, H, W). T is that of the longest text, at most max_text_len (None:
+    whatever it is); with `pad_to_max`, always that.
     """
 
-    def __init__(self, tokenizer: Any, task: Task, num_answers: int, max_text_len: int, pad_to_max: bool = False):
+    def __init__(
+        self, tokenizer: Any, task: Task, num_answers: int, max_text_len: int | None, pad_to_max: bool = False
+    ):
         self.tokenizer = tokenizer
         self.task = task
         self.num_answers = num_answers
@@ -104,9 +106,8 @@ class Collate:
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         columns = {key: [row[key] for row in rows] for key in rows[0] if key != "pixel_values"}
         pictured = [row for row in rows if "pixel_values" in row]
-        text = self.tokenizer(
-            columns["text"], padding=self.padding, truncation=True, max_length=self.max_text_len, return_tensors="pt"
-        )
+        cut = {"truncation": self.max_text_len is not None, "max_length": self.max_text_len}
+        text = self.tokenizer(columns["text"], padding=self.padding, return_tensors="pt", **cut)
         batch = {
             "input_ids": text["input_ids"],  # (B, T)
             "attention_mask": text["attention_mask"],  # (B, T)
@@ -135,7 +136,7 @@ class QuestionReader:
         answers: list[str],
         tokenizer: Any,
         transform: Callable[[Image.Image], Tensor] | None,
-        max_text_len: int = 16,
+        max_text_len: int | None = 16,
         pad_to_max: bool = False,
     ):
         self.task, self.answers, self.transform = task, answers, transform

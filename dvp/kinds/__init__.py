@@ -9,6 +9,7 @@ read                  config, task, transform of pictures -> what makes datasets
 build_model           config, data, vision, options of the language model, the compressors' -> DVP
 answer                config, data -> what answers a batch while validating and in the test
 submit                config, task -> what makes a file of the answers to the test, or None
+settings_in           path -> the settings that a published checkpoint tells itself
 load_published        path, module -> nothing; the module has the weights of a published checkpoint
 """
 

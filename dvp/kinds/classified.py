@@ -1,6 +1,7 @@
 """VQAv2, GQA, SNLI-VE: an answer is chosen from a vocabulary by a classifier on the language model."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -10,11 +11,13 @@ from dvp.backbones import BACKBONES, family_of, load_backbone
 from dvp.data import QuestionData, QuestionReader, read_answers
 from dvp.evaluation.submission import Submission, predictions
 from dvp.model import DVP, adapt_language_model
+from dvp.published.checkpoint import read_lightning
 from dvp.published.classification import load_published
+from dvp.published.vocabulary import published_answers
 from dvp.tasks import Answerer, Task, classify
 from dvp.vision import Vision, ZeroTokens
 
-__all__ = ["answer", "build_model", "load_published", "read", "submit"]
+__all__ = ["answer", "build_model", "load_published", "read", "settings_in", "submit"]
 
 OFFERED: dict[str, tuple] = {}
 DESCRIBED = ("use_adapter",)
@@ -24,16 +27,31 @@ SOME_UNUSED = False
 
 
 def read(config: dict[str, Any], task: Task, transform: Callable[[Image.Image], Tensor] | None) -> QuestionReader:
-    """The reader of questions, their vocabulary read from the data."""
+    """The reader of questions, their vocabulary read from the data or, where a published one is loaded, its own."""
     return QuestionReader(
         task,
-        read_answers(config["data_root"], task),
+        _published_answers(config, task) or read_answers(config["data_root"], task),
         BACKBONES[family_of(config["tokenizer"])].tokenizer(config["tokenizer"]),
         transform,
-        max_text_len=config["max_text_len"],
+        # Published: LLaMA's texts are not cut.
+        max_text_len=None if config["as_published"] and config["language_model"] == "LLAMA" else config["max_text_len"],
         # Published: T5's query averages over padding, so how much of it there is changes the result.
         pad_to_max=config["as_published"] and config["language_model"] == "T5",
     )
+
+
+def settings_in(path: str) -> dict[str, Any]:
+    """What a published checkpoint says of the run that it comes from."""
+    return read_lightning(path).as_config()
+
+
+def _published_answers(config: dict[str, Any], task: Task) -> list[str] | None:
+    """The vocabulary of the published checkpoint that is loaded, if one is; refuses it here if it does not fit."""
+    if not Path(config["load_path"]).is_file():  # ours are folders
+        return None
+    checkpoint = read_lightning(config["load_path"])
+    checkpoint.refuse_other(config)
+    return published_answers(checkpoint, config["datasets"], task, config["data_root"])
 
 
 def build_model(

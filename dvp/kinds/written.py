@@ -22,7 +22,7 @@ from dvp.scienceqa.tokens import Layout, load_tokens
 from dvp.tasks import Answerer, Task
 from dvp.vision import Vision
 
-__all__ = ["answer", "build_model", "load_published", "read", "submit"]
+__all__ = ["answer", "build_model", "load_published", "read", "settings_in", "submit"]
 
 # CLIP's adapters are trained, so that its tokens cannot be kept.
 OFFERED = {"quantize": (None,), "compile": (False,), "image_tokens": ("live", "zero")}
@@ -49,6 +49,11 @@ def read(config: dict[str, Any], task: Task, transform: Callable[[Image.Image], 
     )
     options = {key: config[key] for key in ("prompt_format", "use_caption", "as_published")}
     return ProblemReader(tokens, layout, transform, likelihood=likelihood, **options)
+
+
+def settings_in(path: str) -> dict[str, Any]:
+    """Nothing: what a published checkpoint's settings mean is not known."""
+    return {}
 
 
 def build_model(

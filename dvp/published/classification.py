@@ -1,12 +1,12 @@
-"""Checkpoints of the published code: Lightning's pickle, whose `state_dict` holds frozen and trained weights alike.
+"""Checkpoints of the published code in our names: their weights, frozen and trained, become those of a module.
 
 Its names are those of transformers and of OpenAI's CLIP under a prefix; RENAMES has those of the other parts.
 """
 
-import pickle
 import re
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from dvp.backbones.t5 import T5
 from dvp.errors import UserError
 from dvp.model import DVP
 from dvp.module import DVPModule
+from dvp.published.checkpoint import PublishedCheckpoint, read_lightning
 
 # our names -> theirs, applied in this order; the adapters' places come from `_adapter_names`
 RENAMES = (
@@ -109,11 +110,13 @@ def translate(state: Mapping[str, Tensor], model: DVP, task: str) -> tuple[dict[
 def load_published(path: str, module: DVPModule) -> dict[str, str]:
     """Take up a checkpoint file of the published code, weights and search preferences; returns why keys were ignored.
 
-    Raises UserError for a file that is no such checkpoint or holds more than plain tensors, and as `translate` does.
+    Raises UserError for a file that is no such checkpoint, for settings that differ, and as `translate` does.
     """
     if isinstance(module.model.backbone, T5) and not module.as_published:
         raise UserError(f"{path} holds a T5 trained with the published arithmetic: load it with as_published=True.")
-    state = _read(path)
+    checkpoint = read_lightning(path)
+    checkpoint.refuse_other(_settings_of(module))
+    state = dict(checkpoint.state_dict)
     preferences = state.pop("layer_alphas", None)
     if (preferences is None) != (module.bandit is None):
         there, here = ("an adaption", "a search") if preferences is None else ("a search", "an adaption")
@@ -130,7 +133,35 @@ def load_published(path: str, module: DVPModule) -> dict[str, str]:
     for reason in sorted(set(ignored.values())):
         keys = sorted(key for key in ignored if ignored[key] == reason)
         print(f"load_path: {len(keys)} keys not used, {reason}: {', '.join(keys[:3])}{' ...' if keys[3:] else ''}")
+    print(f"load_path: {_account(checkpoint, module)}")
     return ignored
+
+
+def _settings_of(module: DVPModule) -> dict[str, Any]:
+    """What a checkpoint has to agree on with the module that takes it, by the names of the settings."""
+    model = module.model
+    return {
+        "datasets": module.task_name,
+        "language_model": model.backbone.model.config.model_type.upper(),
+        "search_stage": module.bandit is not None,
+        "insert_layer": module.insert_layer,
+        "use_adapter": bool(_adapter_names(model)),
+        "num_heads": model.compressors[0].num_heads,
+    }
+
+
+def _account(checkpoint: PublishedCheckpoint, module: DVPModule) -> str:
+    """What was loaded, what of it could not be checked, and whether texts are cut otherwise than there."""
+    here, there = _settings_of(module), checkpoint.settings
+    when = "" if checkpoint.epoch is None else f" after {checkpoint.epoch} epochs"
+    known = " ".join(f"{key}={value}" for key, value in there.items()) or "no settings in it"
+    text = f"{checkpoint.path} is a published checkpoint{when}: {known}."
+    if unchecked := [key for key in ("insert_layer", "num_heads") if key not in there and here[key] is not None]:
+        text += f" It does not tell, and nothing can check, {' and '.join(f'{key}={here[key]}' for key in unchecked)}."
+    if here["language_model"] == "LLAMA":
+        cut = "are not cut here either" if module.as_published else "are cut here at max_text_len: as_published=True"
+        text += f" The texts of LLaMA were not cut and {cut}{'' if module.as_published else ' leaves them whole'}."
+    return text
 
 
 def _adapter_names(model: DVP) -> dict[str, str]:
@@ -158,20 +189,3 @@ def _shared_name(key: str) -> str:
     for pattern, replacement in ALIASES:
         key = re.sub(pattern, replacement, key)
     return key
-
-
-def _read(path: str) -> dict[str, Tensor]:
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path} holds more than plain tensors, and reading that may run code. If you trust where it comes from, "
-            "keep its weights alone and load those: python -c \"import torch; torch.save({'state_dict': torch.load("
-            f"'{path}', map_location='cpu', weights_only=False)['state_dict']}}, 'weights.ckpt')\""
-        ) from error
-    except (RuntimeError, EOFError) as error:
-        raise UserError(f"{path} is no checkpoint of the published code, or it is damaged ({error}).") from error
-    state = checkpoint.get("state_dict") if isinstance(checkpoint, Mapping) else None
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path} is no checkpoint of the published code: it has no state_dict of tensors.")
-    return dict(state)

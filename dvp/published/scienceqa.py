@@ -1,18 +1,14 @@
 """The published code's ScienceQA checkpoints, which hold the adapters and what else is trained, by our names."""
 
-import argparse
-import pickle
 import re
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from dvp.checkpoints import load_trained
 from dvp.errors import UserError
 from dvp.module import DVPModule
+from dvp.published.archive import Archive
 
 # The published names of what is trained -> ours
 ADAPTER = ((r"conv_A\.", "down."), (r"conv_B\.", "ups.0."), (r"conv_D\.", "ups.1."), (r"expert_weights\.", "router."))
@@ -47,9 +43,17 @@ def load_published(path: str, module: DVPModule) -> None:
 
 
 def read_published(path: str) -> dict[str, Tensor]:
-    """The trained weights of a published checkpoint (.pth), renamed as by `rename_published`."""
-    content = _read(Path(path))
-    return rename_published(content.get("model", content))
+    """The trained weights of a published checkpoint (.pth), renamed as by `rename_published`.
+
+    They are the file's content or lie in it under "model", beside settings (args), optimizer, scaler and epoch. Raises
+    UserError for a file that is damaged or holds no named tensors.
+    """
+    archive = Archive(path)
+    content = archive.content
+    weights = archive.tensors(content.get("model", content) if isinstance(content, Mapping) else None)
+    if weights is None:
+        raise UserError(f"{path} is no published checkpoint: it holds no named tensors. Give another file.")
+    return rename_published(weights)
 
 
 def rename_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -63,11 +67,3 @@ def rename_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             # Linear layers stand there as convolutions of width 1, but for the grouped ones, which are such here, too.
             renamed[new] = tensor[..., 0] if tensor.ndim == 3 and ".down." in new else tensor
     return renamed
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # the published checkpoints hold their settings
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
-        raise UserError(f"{path} cannot be read as a checkpoint of plain tensors: {error}") from error

@@ -3,25 +3,25 @@
 import os
 from pathlib import Path
 
-import pyarrow as pa
+import numpy as np
 import pytest
 import torch
 from tiny_world import PIXELS, picture, rows_of, write_table
 
 import clip
-from dvp.data.arrow import open_table
+from dvp.data.arrow import Table, open_table
 from dvp.data.pictures import CachedPictures, encode_pictures, missing_pictures, picture_hashes
 from dvp.data.token_cache import TokenCache, image_hash
 from dvp.errors import UserError
 
 
 @pytest.fixture
-def table(tmp_path: Path) -> tuple[Path, pa.Table]:
-    """A table of four pictures, the last of them the first again, and its file."""
+def table(tmp_path: Path) -> Table:
+    """A table of four pictures, the last of them the first again."""
     rows = rows_of("vqa", "train")
     rows[3]["image"] = rows[0]["image"]
     write_table(tmp_path / "vqav2_train.arrow", rows)
-    return tmp_path / "vqav2_train.arrow", open_table(str(tmp_path), "vqav2", "train")
+    return open_table(str(tmp_path), "vqav2", "train")
 
 
 @pytest.fixture
@@ -30,19 +30,20 @@ def cache(tmp_path: Path) -> TokenCache:
 
 
 def test_hashes_are_read_from_the_note_until_the_file_changes(table, tmp_path: Path, capsys) -> None:
-    path, rows = table
-    hashes = picture_hashes(path, rows, tmp_path / "notes")
+    path, notes = table.path, tmp_path / "notes"
+    hashes = picture_hashes(table, notes)
     assert hashes == [image_hash(picture(seed)) for seed in (0, 1, 2, 0)]
-    assert picture_hashes(path, rows.slice(0, 0), tmp_path / "notes") == hashes  # without a look at the table
+    table.rows = table.rows.slice(1, 1)
+    assert picture_hashes(table, notes) == hashes  # without a look at the rows
+    assert picture_hashes(Table(path, np.array([0, 2])), notes) == [hashes[0], hashes[2]]
     before = path.stat()
     path.write_bytes(path.read_bytes())  # as large as before
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
-    assert picture_hashes(path, rows.slice(1, 1), tmp_path / "notes") == hashes[1:2]
+    assert picture_hashes(table, notes) == hashes[1:2]
 
 
 def test_each_distinct_picture_is_encoded_once_and_found_from_every_row(table, cache: TokenCache) -> None:
-    path, rows = table
-    hashes = picture_hashes(path, rows, path.parent / "notes")
+    hashes = picture_hashes(table, table.path.parent / "notes")
     seen = []
 
     def encode(pixels: torch.Tensor) -> torch.Tensor:
@@ -51,7 +52,7 @@ def test_each_distinct_picture_is_encoded_once_and_found_from_every_row(table, c
 
     options = {"batch_size": 2, "num_workers": 0, "progress": False}
     for expected in (3, 0):
-        missing = missing_pictures(cache, [(rows, hashes), (rows, hashes)])
+        missing = missing_pictures(cache, [(table, hashes), (table, hashes)])
         assert len(missing) == expected
         encode_pictures(cache, missing, lambda image: clip.preprocess(image, PIXELS), encode, **options)
         cache.open()
