@@ -63,7 +63,9 @@ def build_data(config: dict[str, Any]) -> QuestionData:
         task,
         config["data_root"],
         BACKBONES[family_of(config["tokenizer"])].tokenizer(config["tokenizer"]),
-        functools.partial(clip.preprocess, size=config["image_size"]) if config["image_tokens"] != "zero" else None,
+        None
+        if config["image_tokens"] == "zero"
+        else functools.partial(clip.preprocess, size=config["image_size"], turn=config["turn_pictures"]),
         pick=_pick(config),
         test=test if config["test_only"] else (),
         batch_size=config["per_gpu_batchsize"],
@@ -209,7 +211,8 @@ def encode_pictures(config: dict[str, Any]) -> None:
 
 
 def _image_tokens(config: dict[str, Any]) -> ImageTokens:
-    folder, transform = Path(config["data_root"]) / "image_tokens", f"clip.preprocess {config['image_size']}"
+    folder = Path(config["data_root"]) / "image_tokens"
+    transform = clip.describe_preprocess(config["image_size"], config["turn_pictures"])
     return ImageTokens(config["image_tokens"], folder, transform, config["image_tokens_on"] == "device")
 
 

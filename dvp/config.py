@@ -41,6 +41,7 @@ def defaults():
     # Image
     clip_model = "ViT-B/16"  # ViT-B/16, ViT-B/32, ViT-L/14, an archive of OpenAI's, or a Hugging Face folder
     image_size = 224  # pixels
+    turn_pictures = False  # True: pictures whose EXIF says that they lie on their side are turned upright
     image_tokens = "auto"  # live: always; cache: once, before training; auto: once, meanwhile, if faster; zero: blind
     image_tokens_on = "host"  # host: fetched batch by batch; device: all held there (VQAv2 train and val: 37 GB)
 
@@ -251,7 +252,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("learning_rate", "lr_mult", "weight_decay", "end_lr", "warmup_steps", "drop_rate"), _AMOUNT),
     "val_check_interval": (lambda v: isinstance(v, float) and 0 < v <= 1, "a share of an epoch, such as 0.5 or 1.0"),
     **dict.fromkeys(("search_stage", "use_adapter", "test_only", "as_published", "fast_dev_run", "use_caption"), _FLAG),
-    **dict.fromkeys(("gradient_checkpointing", "compile", "bucket_by_length"), _FLAG),
+    **dict.fromkeys(("gradient_checkpointing", "compile", "bucket_by_length", "turn_pictures"), _FLAG),
 }
 
 

@@ -89,6 +89,7 @@ ROOT_FILES = {
     "config",
     "errors",
     "files",
+    "images",
     "model",
     "module",
     "optim",

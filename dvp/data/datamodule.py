@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler, Subset
 
-from dvp.data.arrow import open_table, read_answers, read_picture
+from dvp.data.arrow import check_answers, open_table, read_answers, read_picture
 from dvp.data.lengths import LikeLengths
 from dvp.data.pictures import CachedPictures, Place, encode_pictures, missing_pictures, picture_hashes
 from dvp.data.questions import Batches, Collate, Questions
@@ -59,6 +59,7 @@ class QuestionData(pl.LightningDataModule):
         self.pictures: CachedPictures | None = None  # None: batches bring pixels
         self.held: Tensor | None = None  # the tokens of all pictures, on the device
         self.answers = read_answers(data_root, task)
+        check_answers(self.tables.values(), self.answers)
         self.collate = Collate(tokenizer, task, len(self.answers), max_text_len, pad_to_max)
         for needed, labelled in ((task.train, True), (pick, False)):
             if not len(self.questions(needed, labelled)):

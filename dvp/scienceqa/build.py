@@ -83,6 +83,7 @@ def _data(config: dict[str, Any], tokens: Tokens, layout: Layout) -> ScienceQADa
         search_batch_size=max(1, config["batch_size"] // 2 // config["devices"]),
         likelihood=config["answer_by"] == "likelihood",
         blind=config["image_tokens"] == "zero",
+        turn_pictures=config["turn_pictures"],
         as_published=config["as_published"],
         num_workers=config["num_workers"],
         seed=config["seed"],

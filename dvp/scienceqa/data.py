@@ -1,7 +1,7 @@
 """Arrow tables -> batches of rows of like length; pictures only for the rows that have one."""
 
-import io
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import functional as F
 
-from dvp.data.arrow import open_table
+from dvp.data.arrow import open_table, read_picture
 from dvp.data.lengths import LikeLengths
+from dvp.images import rgb, upright
 from dvp.scienceqa.text import ANSWER_STEM, answers_first, write_example
 from dvp.scienceqa.tokens import Layout, Row, Tokens, encode_row
 
@@ -27,21 +28,26 @@ COLUMNS = (
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as published, though CLIP was trained on others
 
 
-def squeeze(image: Image.Image, size: int) -> Tensor:
-    """The picture as a tensor (3, size, size): squeezed to a square (bicubic), ImageNet's mean and std."""
-    image = image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
+def squeeze(image: Image.Image, size: int, turn: bool = False) -> Tensor:
+    """The picture as a tensor (3, size, size): squeezed to a square (bicubic), ImageNet's mean and std.
+
+    turn: as its EXIF says that it is to be seen. Raises UserError for values of no known range.
+    """
+    image = rgb(upright(image) if turn else image).resize((size, size), Image.Resampling.BICUBIC)
     return F.normalize(F.to_tensor(image), MEAN, STD)
 
 
 class Problems(Dataset):
     """The problems of a table as rows of tokens; an item is a batch, asked for by the list of its rows.
 
-    every_picture: zeros stand for the pictures that are not there, as published.
+    every_picture: zeros stand for the pictures that are not there, as published. turn: as their EXIF says.
     """
 
-    def __init__(self, table: pa.Table, rows: list[Row], layout: Layout, image_size: int, every_picture: bool):
+    def __init__(
+        self, table: pa.Table, rows: list[Row], layout: Layout, image_size: int, every_picture: bool, turn: bool
+    ):
         self.table, self.rows, self.layout = table, rows, layout
-        self.image_size, self.every_picture = image_size, every_picture
+        self.image_size, self.every_picture, self.turn = image_size, every_picture, turn
         self.lengths = np.minimum([layout.length(row) for row in rows], layout.max_length)
         self.answers = torch.tensor(table["answer"].to_pylist())
         self.num_choices = torch.tensor([len(choices) for choices in table["choices"]])
@@ -62,8 +68,7 @@ class Problems(Dataset):
     def _picture(self, item: int) -> Tensor:
         if not self.rows[item].has_image:
             return torch.zeros(3, self.image_size, self.image_size)
-        with Image.open(io.BytesIO(self.table["image"][item].as_py())) as image:
-            return squeeze(image, self.image_size)
+        return read_picture(self.table, item, partial(squeeze, size=self.image_size, turn=self.turn))
 
 
 class ScienceQAData(pl.LightningDataModule):
@@ -86,6 +91,7 @@ class ScienceQAData(pl.LightningDataModule):
         search_batch_size: int,
         likelihood: bool = False,
         blind: bool = False,
+        turn_pictures: bool = False,
         as_published: bool = False,
         num_workers: int = 8,
         seed: int = 0,
@@ -95,7 +101,7 @@ class ScienceQAData(pl.LightningDataModule):
         self.prompt_format, self.use_caption = prompt_format, use_caption
         self.image_size, self.as_published = image_size, as_published
         self.batch_size, self.search_batch_size = batch_size, search_batch_size
-        self.likelihood, self.blind = likelihood, blind
+        self.likelihood, self.blind, self.turn_pictures = likelihood, blind, turn_pictures
         self.num_workers, self.seed = num_workers, seed
         self.tables = {split: open_table(data_root, "scienceqa", split, COLUMNS) for split in ("train", "val", "test")}
         self.truncated: dict[str, int] = {}  # what was counted -> rows cut
@@ -143,7 +149,7 @@ class ScienceQAData(pl.LightningDataModule):
         rank_zero_info(
             f"{self.truncated[what]} of {len(rows)} {what} are over {self.layout.max_length} tokens and cut."
         )
-        return Problems(table, rows, self.layout, self.image_size, self.as_published)
+        return Problems(table, rows, self.layout, self.image_size, self.as_published, self.turn_pictures)
 
     def _loader(self, problems: Problems, batch_size: int, seed: int | None = None) -> DataLoader:
         rank, ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -159,4 +165,4 @@ class ScienceQAData(pl.LightningDataModule):
 
 
 def _with_image(table: pa.Table) -> list[bool]:
-    return [length > 0 for length in pa.compute.binary_length(table["image"]).to_pylist()]
+    return [length > 0 for length in pa.compute.binary_length(table["image"]).fill_null(0).to_pylist()]
