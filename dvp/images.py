@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-from PIL import Image, PngImagePlugin
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from dvp.errors import UserError
 
@@ -98,7 +98,8 @@ def _opened(data: bytes | None, where: str) -> Iterator[Image.Image]:
             f"The picture {where} is too large: it has over {Image.MAX_IMAGE_PIXELS:,} pixels; replace it by a smaller."
         ) from error
     except Exception as error:  # decoders raise anything: OSError, SyntaxError, struct.error, AVIF's RuntimeError
-        reason = str(error).split("\n")[0]
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = "of no known format" if unknown else str(error).split("\n")[0]
         raise UserError(f"The picture {where} is truncated or no picture ({reason}): replace it.") from error
 
 
