@@ -4,7 +4,7 @@ A new task is one entry of TASKS (and one file in prepare/).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 
 import torch
@@ -56,6 +56,8 @@ class Task:
     loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
     score: Callable[[Tensor, Tensor], Tensor] = class_score
     answers: tuple[str, ...] | None = None  # a fixed vocabulary; None: the data's own
+    # normalised answer -> how its official program, which compares to the letter, spells it; of tables without spelling
+    spellings: dict[str, str] = field(default_factory=dict)
     submission: tuple[str, str] | None = None  # names of the id and the answer in a predictions file
 
     @property
@@ -87,6 +89,16 @@ TASKS = {
         pick="val",
         published_pick=("test-dev",),
         metric="accuracy",
+        spellings={
+            "at camera": "at the camera",
+            "dry erase board": "dry-erase board",
+            "in mirror": "in the mirror",
+            "making face": "making a face",
+            "t shirt": "t-shirt",
+            "taking photo": "taking a photo",
+            "taking photograph": "taking a photograph",
+            "taking picture": "taking a picture",
+        },
         submission=("questionId", "prediction"),
     ),
     "snli_ve": Task(

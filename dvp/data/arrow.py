@@ -54,7 +54,8 @@ def open_table(
 def read_answers(data_root: str, task: Task) -> list[str]:
     """The answer vocabulary in label order: fixed by the task, stored beside the data, or read from label columns.
 
-    Files of the published scripts have no vocabulary file; an answer that none of their rows carries is left empty.
+    Files of the published scripts have no vocabulary file, and normalised answers, which are written as the task spells
+    them; an answer that none of their rows carries is left empty.
     Raises UserError for a file that is no list of answers, and where two tables give a label to different answers.
     """
     if task.answers:
@@ -75,7 +76,8 @@ def read_answers(data_root: str, task: Task) -> list[str]:
         raise UserError(
             f"{data_root} has neither {stored.name} nor a labelled row of {task.files}: convert the raw data again."
         )
-    return [found.get(label, "") for label in range(max(found) + 1)]
+    answers = [found.get(label, "") for label in range(max(found) + 1)]
+    return [task.spellings.get(answer, answer) for answer in answers]
 
 
 def check_answers(tables: Iterable[pa.Table], answers: list[str]) -> None:
