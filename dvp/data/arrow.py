@@ -42,12 +42,12 @@ def open_table(
         missing = set(columns) - set(table.column_names)
         if not missing:
             table = plain(table, columns)
+            check_rows(table, columns, str(path))
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).split("\n")[0]
         raise UserError(f"{path} is truncated or no Arrow file ({reason}): convert the raw data again.") from error
     if missing:
         raise UserError(f"{path} has no column {', '.join(sorted(missing))}: it is not one of this project's tables.")
-    check_rows(table, columns, str(path))
     return table.replace_schema_metadata({PATH: str(path)})
 
 

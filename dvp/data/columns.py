@@ -11,6 +11,11 @@ from dvp.errors import UserError
 PER_QUESTION = ("question_id", "answers", "answer_labels", "answer_scores")  # lists as long as that of the questions
 ANSWERS = PER_QUESTION[1:]  # all empty in a split whose answers are secret
 PER_ANSWER = ("answer_labels", "answer_scores")  # their inner lists are as long as those of the answers
+MOST_LABELS = 10**6  # more answers than any vocabulary has
+LISTS = (
+    pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list, pa.types.is_list_view,
+    pa.types.is_large_list_view,
+)  # fmt: skip
 
 
 def plain(table: pa.Table, columns: Iterable[str]) -> pa.Table:
@@ -55,19 +60,25 @@ def check_rows(table: pa.Table, columns: Iterable[str], name: str) -> None:
 
 def _check_answers(table: pa.Table, columns: Iterable[str], name: str) -> None:
     given = pc.list_flatten(table["answers"])
-    for column in PER_ANSWER:
+    for column in ("answers", *PER_ANSWER):
         if column in columns:
             found = pc.list_flatten(table[column])
-            counts = _lengths(found)
-            if (other := np.flatnonzero(counts != _lengths(given))).size:
+            if len(found) != len(given):
+                raise UserError(f"{name} has answers but not as many {column}: convert the raw data again.")
+            if (other := np.flatnonzero(_lengths(found) != _lengths(given))).size:
                 raise _bad(name, _row(table[column], other[0]), f"not as many {column} as answers")
-            if pc.list_flatten(found).null_count if len(found) else 0:
+            values = pc.list_flatten(found) if len(found) else found
+            if values.null_count:
                 raise UserError(f"{name} has a null among its {column}: convert the raw data again.")
+            if column == "answer_labels" and len(values):
+                low, high = pc.min_max(values).as_py().values()
+                if low < 0 or high >= MOST_LABELS:
+                    raise UserError(f"{name} has labels from {low} to {high}: convert the raw data again.")
 
 
 def _plain(type_: pa.DataType) -> pa.DataType:
     kinds = pa.types
-    if kinds.is_list(type_) or kinds.is_large_list(type_) or kinds.is_fixed_size_list(type_):
+    if any(is_kind(type_) for is_kind in LISTS):
         return pa.list_(_plain(type_.value_type))
     if kinds.is_dictionary(type_):
         return _plain(type_.value_type)
