@@ -44,7 +44,8 @@ def build_data(config: dict[str, Any]) -> QuestionData:
         if config[key] not in offered:
             choices = " or ".join(map(str, offered))
             raise UserError(f"{key}={config[key]} is not offered for {config['datasets']}: set it to {choices}.")
-    transform = functools.partial(clip.TRANSFORMS[task.transform], size=config["image_size"])
+    options = {"size": config["image_size"], "turn": config["turn_pictures"]}
+    transform = functools.partial(clip.TRANSFORMS[task.transform], **options)
     test = (config["test_split"],) if config["test_split"] in task.test_splits else task.test
     return QuestionData(
         task,

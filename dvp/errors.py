@@ -7,4 +7,5 @@ class UserError(SacredError):
     """One sentence: what was wrong, where, and what to do about it. Sacred prints it alone and exits with code 1."""
 
     def __init__(self, sentence: str):
-        super().__init__(sentence, print_traceback=False)
+        # A process that loads data hands its error on as the text of a traceback, which ends in the sentence.
+        super().__init__(sentence.rpartition("UserError: ")[2].strip(), print_traceback=False)

@@ -7,7 +7,7 @@ table, before anything runs, does not wait for it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -103,6 +103,8 @@ class Task:
     reward: Callable[[Task, Tensor, Tensor], Tensor] = mean_score  # of an arm, from logits and targets, in percent
     test_splits: tuple[str, ...] = ()  # those of which test_split= chooses one instead
     answers: tuple[str, ...] | None = None  # a fixed vocabulary; None: the data's own
+    # normalised answer -> how its official program, which compares to the letter, spells it; of tables without spelling
+    spellings: dict[str, str] = field(default_factory=dict)
     submission: tuple[str, str] | None = None  # names of the id and the answer in a predictions file
     kind: str = "classified"  # how it is read and answered, see build.py: classified, or written by the language model
     transform: str = "crop"  # how a picture becomes square: a key of clip.TRANSFORMS
@@ -153,6 +155,16 @@ TASKS = {
         published_pick=("test-dev",),
         metric="accuracy",
         may_lack="val",  # the published code has train and test-dev alone
+        spellings={
+            "at camera": "at the camera",
+            "dry erase board": "dry-erase board",
+            "in mirror": "in the mirror",
+            "making face": "making a face",
+            "t shirt": "t-shirt",
+            "taking photo": "taking a photo",
+            "taking photograph": "taking a photograph",
+            "taking picture": "taking a picture",
+        },
         submission=("questionId", "prediction"),
     ),
     "snli_ve": Task(

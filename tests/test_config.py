@@ -110,7 +110,9 @@ PATHS = [*WORDS, ".", "a/b"]
 # Which of VALUES a setting takes; all others must be refused.
 TAKEN: dict[str, list[Any]] = {
     **dict.fromkeys(("as_published", "search_stage", "test_only", "use_adapter", "fast_dev_run"), [True, False]),
-    **dict.fromkeys(("bucket_by_length", "use_caption", "gradient_checkpointing", "compile"), [True, False]),
+    **dict.fromkeys(
+        ("bucket_by_length", "use_caption", "turn_pictures", "gradient_checkpointing", "compile"), [True, False]
+    ),
     "allow_missing_images": [True, False],
     "exp_name": WORDS,
     **dict.fromkeys(("log_dir", "clip_model", "tokenizer"), PATHS),

@@ -37,8 +37,8 @@ def score(task, predictions, annotations, questions):
 
 
 @ex.command(unobserved=True)
-def check_submission(predictions, questions):
+def check_submission(predictions, questions, test_split):
     """Say whether the VQA server would take a file of predictions."""
     from dvp import evaluation
 
-    print(evaluation.check_submission(predictions, questions))
+    print(evaluation.check_submission(predictions, questions, test_split))

@@ -30,6 +30,7 @@ def defaults():
     # Image
     clip_model = "ViT-B/16"  # ViT-B/16, ViT-B/32, ViT-L/14, an archive of OpenAI's, or a Hugging Face folder
     image_size = 224  # pixels
+    turn_pictures = False  # True: pictures whose EXIF says that they lie on their side are turned upright
     image_tokens = "auto"  # live: always; cache: once, before training; auto: once, meanwhile, if faster; zero: blind
     image_tokens_on = "host"  # host: fetched batch by batch; device: all held there (VQAv2 train and val: 37 GB)
 

@@ -87,7 +87,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("data_root", "raw_root", "predictions", "annotations", "questions"), _ANY_PATH),
     **dict.fromkeys(("load_path", "resume_from"), _NO_PATH),
     **dict.fromkeys(("as_published", "search_stage", "test_only", "use_adapter", "fast_dev_run"), _FLAG),
-    **dict.fromkeys(("bucket_by_length", "use_caption", "gradient_checkpointing", "compile"), _FLAG),
+    **dict.fromkeys(("bucket_by_length", "use_caption", "gradient_checkpointing", "compile", "turn_pictures"), _FLAG),
     "allow_missing_images": _FLAG,
     "image_tokens": _one_of("live", "cache", "auto", "zero"),
     "image_tokens_on": _one_of("host", "device"),

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler, Subset
 
-from dvp.data.arrow import read_picture
+from dvp.data.arrow import check_answers, read_picture
 from dvp.data.held_out import open_splits
 from dvp.data.lengths import Batches, LikeLengths
 from dvp.data.pictures import CachedPictures, Place, encode_pictures, missing_pictures, picture_hashes
@@ -82,6 +82,7 @@ class QuestionData(pl.LightningDataModule):
         splits = dict.fromkeys((*task.train, *task.validate, *pick, *test))
         self.data_root = Path(data_root)
         self.tables = open_splits(data_root, task, splits, reader.columns, seed)
+        check_answers(self.tables.values(), self.answers)
         self.pictures: CachedPictures | None = None  # None: batches bring pixels
         self.held: Tensor | None = None  # the tokens of all pictures, on the device
         self.made: dict[tuple, Rows] = {}  # datasets, by what they are of: to make one takes a while

@@ -29,7 +29,7 @@ def open_splits(
         raise UserError(f"{path} is missing, and {task.files}_{train}.arrow has too few images: make it, see DATA.md.")
     share = f"{len(rows[lacking])} of the {len(whole)} images of {task.files}_{train}.arrow ({SHARE:.0%})"
     print(f"{path} is missing: {share}, chosen by seed={seed}, take its place and are not trained on.")
-    return tables | {split: Table(whole.path, part) for split, part in rows.items()}
+    return tables | {split: Table(whole.path, whole.columns, part) for split, part in rows.items()}
 
 
 def split_off(count: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -20,8 +20,9 @@ class ImageTokens(pl.Callback):
     """Lets the data module hand out image tokens of a cache, each distinct picture encoded once.
 
     mode: cache, which is filled before the first epoch; or auto, which grows it during the first epoch, as batches meet
-    new pictures, and stays live (and says so) where reading would not be faster, the disk has not room, or another run
-    is building it. on_device: hold all tokens on the device, if they fit, instead of fetching them batch by batch.
+    new pictures, and stays live (and says so) where reading would not be faster, the disk has no room or cannot be
+    written, or another run is building it. on_device: hold all tokens on the device, if they fit, instead of fetching
+    them batch by batch.
     """
 
     def __init__(self, mode: str, folder: Path, transform: str, on_device: bool = False):
@@ -51,6 +52,9 @@ class ImageTokens(pl.Callback):
         # Several ranks would each encode what they meet, and all tokens on the device have to be there: then all first.
         grow = self.mode == "auto" and trainer.world_size == 1 and not self.on_device
         try:
+            # Rank 0 tries for all: the others would wait for one that gave up.
+            if unwritable := trainer.strategy.broadcast(cache.claim() if trainer.is_global_zero else ""):
+                raise NotNow(unwritable)
             if grow:
                 self.growing.enter_context(cache.building(wait=False))
             (data.grow_cache if grow else data.use_cache)(cache, encode, splits)

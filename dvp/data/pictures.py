@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from dvp.data.arrow import Table, read_picture
+from dvp.data.arrow import Table, picture_bytes, read_picture
 from dvp.data.token_cache import TokenCache, image_hash
 from dvp.errors import UserError
 from dvp.files import write_json
@@ -29,7 +29,7 @@ def picture_hashes(table: Table, notes: Path) -> list[str]:
     note = notes / f"{path.stem}-{stat.st_size}-{stat.st_mtime_ns}.json"
     if note.is_file():
         return json.loads(note.read_text(encoding="utf-8"))
-    hashes = [image_hash(table["image"][row].as_py()) for row in tqdm(range(len(table)), f"{path.name}: pictures")]
+    hashes = [image_hash(picture_bytes(table, row)) for row in tqdm(range(len(table)), f"{path.name}: pictures")]
     write_json(note, hashes)
     return hashes
 

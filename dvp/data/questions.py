@@ -159,6 +159,7 @@ def _joined(parts: Iterable[np.ndarray], dtype: type = int) -> np.ndarray:
 def _flat(tables: list[Table], column: str) -> pa.ChunkedArray:
     """One entry per question: the lists of a column, joined over rows and tables."""
     parts = [table[column].combine_chunks().flatten() for table in tables]
+    parts = [part for part in parts if len(part)]  # an empty one may be of null type
     return pa.chunked_array(parts) if parts else pa.chunked_array([], pa.string())
 
 
@@ -176,4 +177,5 @@ def _labels(table: Table, task: Task, questions: int) -> tuple[np.ndarray, np.nd
     labels, scores = (_flat([table], column).combine_chunks() for column in ("answer_labels", "answer_scores"))
     if not len(labels):  # a test split has no answers
         return np.zeros(questions, int), np.zeros(0, int), np.zeros(0)
-    return labels.value_lengths().to_numpy(), labels.flatten().to_numpy(), scores.flatten().to_numpy()
+    counts = labels.value_lengths().fill_null(0)
+    return counts.to_numpy(), *(part.flatten().to_numpy(zero_copy_only=False) for part in (labels, scores))

@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import json
 import shutil
+import tempfile
 import time
 import uuid
 import zlib
@@ -29,7 +30,7 @@ SHARD_BYTES = 1 << 29
 
 
 class NotNow(UserError):
-    """The cache cannot be built: the disk has not room for the tokens, or another run is building it."""
+    """The cache cannot be built: the disk has no room or cannot be written, or another run is building it."""
 
 
 def image_hash(data: bytes) -> str:
@@ -45,21 +46,31 @@ class TokenCache:
 
     def __init__(self, root: Path, about: dict[str, str], shape: tuple[int, int], dtype: torch.dtype):
         self.shape, self.dtype = shape, dtype
-        about = about | {"shape": list(shape), "dtype": str(dtype)}
-        key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+        self.about = about | {"shape": list(shape), "dtype": str(dtype)}
+        key = hashlib.sha256(json.dumps(self.about, sort_keys=True).encode()).hexdigest()[:16]
         self.folder = Path(root) / key
         self.rows: dict[str, int] = {}  # image hash -> row over all shards
         self.shards: list[np.ndarray] = []  # (images, bytes of one)
         self.starts: list[int] = []  # first row of each shard
         self.opened: set[Path] = set()  # their files
         self.held: list[str] = []  # images whose tokens lie in the last shard, which is not written yet
-        if not (self.folder / "about.json").is_file():
-            write_json(self.folder / "about.json", about)
 
     @property
     def image_bytes(self) -> int:
         """Bytes that the tokens of one image take."""
         return self.shape[0] * self.shape[1] * self.dtype.itemsize
+
+    def claim(self) -> str:
+        """Make the folder; returns why nothing can be written there, or nothing."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self.folder).close()
+            if not (self.folder / "about.json").is_file():
+                write_json(self.folder / "about.json", self.about)
+        except (OSError, UserError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            return f"{self.folder} cannot be written ({reason}): make it writable, or use image_tokens=live."
+        return ""
 
     def open(self) -> list[Path]:
         """Map the whole shards that are not mapped yet; returns the files of truncated and altered ones."""

@@ -16,10 +16,10 @@ def read_json(path: str, setting: str) -> Any:
     if not path:
         raise UserError(f"{setting}= is empty: name the JSON file.")
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"{setting}={path} cannot be read: {error.strerror}.") from error
-    except ValueError as error:  # of JSON or of UTF-8
+    except (ValueError, RecursionError) as error:  # of JSON or of UTF-8
         raise UserError(f"{setting}={path} is not whole JSON: {error}. Is it truncated?") from error
 
 

@@ -18,8 +18,9 @@ COLUMNS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "TXT": lambda problem: bool(problem["hint"]),
     "IMG": lambda problem: bool(problem["image"]),
     "NO": lambda problem: not problem["hint"] and not problem["image"],
-    "G1-6": lambda problem: 1 <= _grade(problem) <= 6,
-    "G7-12": lambda problem: 7 <= _grade(problem) <= 12,
+    # As in the official program, another grade (kindergarten) counts in the average alone.
+    "G1-6": lambda problem: problem["grade"] in [f"grade{number}" for number in range(1, 7)],
+    "G7-12": lambda problem: problem["grade"] in [f"grade{number}" for number in range(7, 13)],
     "Avg": lambda problem: True,
 }
 
@@ -51,6 +52,12 @@ def score_files(predictions: str, annotations: str, questions: str = "") -> dict
     if not isinstance(problems, dict):
         raise UserError(f"annotations={annotations} is not ScienceQA's problems.json.")
     check_rows(problems.items(), PROBLEM, f"annotations={annotations}")
+    for pid, problem in problems.items():
+        if not isinstance(problem.get("image", 0), str | None):
+            raise UserError(
+                f'annotations={annotations}: row {pid} has no "image" (a file\'s name or null), which says where it '
+                "counts: take the official problems.json."
+            )
     return score(results, {pid: problem for pid, problem in problems.items() if problem["split"] == "test"})
 
 
@@ -58,7 +65,3 @@ def table(scores: Mapping[str, float]) -> str:
     """The columns as two lines of text."""
     names = (name.rjust(6) for name in scores)
     return " ".join(names) + "\n" + " ".join(f"{value:6.2f}" for value in scores.values())
-
-
-def _grade(problem: Mapping[str, Any]) -> int:
-    return int(problem["grade"].removeprefix("grade"))

@@ -68,18 +68,29 @@ def score_files(predictions: str, annotations: str, questions: str) -> dict[str,
     )
 
 
-def check_submission(predictions_path: str, questions_path: str) -> str:
-    """One line that says that the server would take the predictions; UserError with the reason where it would not."""
+def check_submission(predictions_path: str, questions_path: str, split: str = "test") -> str:
+    """One line that says that the server would take the predictions; UserError with the reason where it would not.
+
+    split: test, which is what the server takes; or test-dev, to check answers to its questions alone.
+    """
     asked = read_rows(questions_path, "questions", QUESTION, inside="questions")
-    subset = read_json(questions_path, "questions").get("data_subtype")
-    if str(subset).startswith("test-dev"):
+    subset, wanted = read_json(questions_path, "questions").get("data_subtype"), f"{split}2015"
+    if subset == "test-dev2015" != wanted:
         raise UserError(
             f"questions={questions_path} holds {subset} only, and the server wants all test2015 questions answered for "
-            "test-dev, too: check against the test2015 questions."
+            "test-dev, too: check against the test2015 questions, or say test_split=test-dev to check these alone."
+        )
+    if subset != wanted:
+        raise UserError(
+            f"questions={questions_path} holds {subset or 'questions that do not say which they are'}, not {wanted}: "
+            f"the server takes answers to the test questions alone, so check against {wanted}'s."
         )
     rows = read_rows(predictions_path, "predictions", PREDICTION)
     check_ids((row["question_id"] for row in rows), (row["question_id"] for row in asked), ("predictions", "questions"))
-    return f"{predictions_path}: the server would take it, {len(rows)} questions are answered once each."
+    answered = f"{len(rows)} questions are answered once each"
+    if split == "test-dev":
+        return f"{predictions_path}: {answered}, all of test-dev; the server takes a file that answers test2015's, too."
+    return f"{predictions_path}: the server would take it, {answered}."
 
 
 def _one_line(text: str) -> str:

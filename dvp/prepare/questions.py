@@ -73,7 +73,7 @@ def write_questions(
             account.images += 1
             account.kept += len(kept)
             yield {
-                "image": read_image(path_of(image_id)),
+                "image": read_image(path_of(image_id), account.seen),
                 "questions": [question.text for question in kept],
                 **_answer_columns(kept, answers),
                 "image_id": image_id,

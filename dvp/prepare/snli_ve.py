@@ -11,11 +11,13 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from dvp.errors import UserError
-from dvp.prepare.raw import check_image
+from dvp.images import traits
+from dvp.prepare.raw import storable
 from dvp.prepare.tables import Account, Options, Tables
 
 LABELS = ("contradiction", "neutral", "entailment")
 COLUMNS = ("uniq_id", "image_id", "image", "hypothesis", "caption", "label")
+URL_ALPHABET = str.maketrans("-_", "+/")
 LONGEST_LINE = 2**26  # bytes; a longer one is cut and so has too few columns
 SCHEMA = pa.schema(
     [
@@ -45,8 +47,9 @@ def prepare(raw: Path, tables: Tables, options: Options) -> None:
         with open(path, "rb") as file:
             images = _read(path, file)
             count = sum(len(image.labels) for image in images.values())
-            tables.accounts.append(Account(f"snli_ve_{split}", len(images), count, count))
-            tables.write(f"snli_ve_{split}", SCHEMA, _rows(path, file, images, f"snli_ve_{split}"))
+            account = Account(f"snli_ve_{split}", len(images), count, count)
+            tables.accounts.append(account)
+            tables.write(account.table, SCHEMA, _rows(path, file, images, account))
 
 
 def _read(path: Path, file: BinaryIO) -> dict[int, _Image]:
@@ -55,38 +58,49 @@ def _read(path: Path, file: BinaryIO) -> dict[int, _Image]:
     offset = 0
     with tqdm(total=path.stat().st_size, desc=path.name, unit="B", unit_scale=True) as progress:
         for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), b""), start=1):
+            offset += len(line)
+            progress.update(len(line))
+            if not line.strip():
+                continue
             _, image_id, _, hypothesis, _, label = _columns(path, number, line)
             if label not in LABELS:
                 raise UserError(f"{path} line {number}: the label {label[:40]!r} is none of {', '.join(LABELS)}.")
-            if not image_id.isdecimal():
-                raise UserError(f"{path} line {number}: the image id {image_id[:40]!r} is not a number.")
-            image = images.setdefault(int(image_id), _Image(offset, number))
+            image = images.setdefault(_number(image_id, f"{path} line {number}"), _Image(offset - len(line), number))
             image.hypotheses.append(hypothesis)
             image.labels.append(label)
-            offset += len(line)
-            progress.update(len(line))
     if not images:
         raise UserError(f"{path} is empty: download it again, see DATA.md.")
     return images
 
 
-def _rows(path: Path, file: BinaryIO, images: dict[int, _Image], name: str) -> Iterator[dict[str, Any]]:
-    for image_id, image in tqdm(sorted(images.items()), desc=name, unit="image"):
+def _rows(path: Path, file: BinaryIO, images: dict[int, _Image], account: Account) -> Iterator[dict[str, Any]]:
+    for image_id, image in tqdm(sorted(images.items()), desc=account.table, unit="image"):
         file.seek(image.offset)
         encoded = _columns(path, image.line, file.readline(LONGEST_LINE))[COLUMNS.index("image")]
         try:
-            data = base64.b64decode(encoded, validate=True)
+            data = base64.b64decode(_standard(encoded), validate=True)
         except binascii.Error as error:
             raise UserError(f"{path} line {image.line}: the image is not base64: download it again.") from error
-        check_image(data, f"in {path} line {image.line}")
+        account.seen.update(traits(data, f"in {path} line {image.line}"))
         yield {"image": data, "questions": image.hypotheses, "answers": image.labels, "identifier": image_id}
+
+
+def _number(image_id: str, where: str) -> int:
+    if not image_id.isdecimal() or len(image_id) > 99:
+        raise UserError(f"{where}: the image id {image_id[:40]!r} is not a number: download the file again.")
+    return storable(int(image_id), "image id", where)
+
+
+def _standard(encoded: str) -> str:
+    """Base64 in its usual alphabet and length; OFA reads the alphabet for URLs, too, which may leave the end out."""
+    return encoded.translate(URL_ALPHABET) + "=" * (-len(encoded) % 4)
 
 
 def _columns(path: Path, number: int, line: bytes) -> list[str]:
     # Split by hand: the published reader took a lone quote for the start of a field, merging the rows behind it, and
     # hypotheses such as "None" for missing values.
     try:
-        columns = line.rstrip(b"\r\n").decode().split("\t")
+        columns = line.rstrip(b"\r\n").decode("utf-8-sig" if number == 1 else "utf-8").split("\t")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} line {number} is not UTF-8 text: download it again, see DATA.md.") from error
     if len(columns) != len(COLUMNS):

@@ -3,8 +3,9 @@
 import errno
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from dvp.errors import UserError
+from dvp.images import TRAITS
 
 # A record batch is full at so many bytes of images or so many rows, which bounds the memory and the number of batches.
 BATCH_BYTES = 16 * 2**20
@@ -40,6 +42,7 @@ class Account:
     unlabelled: int = 0  # questions dropped because none of their answers is in the vocabulary
     imageless: int = 0  # questions dropped because their image file is missing
     missing_images: int = 0
+    seen: Counter = field(default_factory=Counter)  # pictures by what is odd in them, a key of TRAITS
 
 
 HEADINGS = ("table", "images", "questions", "kept", "dropped: no known answer", "dropped: no image", "missing images")
@@ -127,8 +130,14 @@ def present_images(
 
 
 def report(accounts: list[Account]) -> str:
-    """A plain-text table, one line per output table."""
-    lines = [HEADINGS, *(tuple(map(str, astuple(account))) for account in accounts)]
+    """A plain-text table, one line per output table, and a line for each oddity of a table's pictures."""
+    lines = [HEADINGS, *(tuple(map(str, vars(account).values()))[: len(HEADINGS)] for account in accounts)]
     first, *widths = (max(map(len, column)) for column in zip(*lines, strict=True))
     layout = "  ".join([f"{{:<{first}}}", *(f"{{:>{width}}}" for width in widths)])
-    return "\n".join(layout.format(*line) for line in lines)
+    odd = [
+        f"{account.table}: {account.seen[name]} pictures {what}."
+        for account in accounts
+        for name, what in TRAITS.items()
+        if account.seen[name]
+    ]
+    return "\n".join([*(layout.format(*line) for line in lines), *odd])

@@ -83,6 +83,7 @@ def _questions(raw: Path, split: str, targets: dict[int, Targets] | None = None)
         seen.add(question_id)
         if targets is not None and question_id not in targets:
             raise UserError(f"{path}: question {question_id} has no annotation; {MISMATCH}")
+        where = f"{where} (question {question_id})"
         question = Question(question_id, field(entry, "question", str, where), targets[question_id] if targets else ())
         images[field(entry, "image_id", int, where)].append(question)
     if targets is not None and len(seen) < len(targets):
@@ -99,6 +100,7 @@ def _labelled(raw: Path, split: str, pairs: dict[str, list[tuple[int, float]]]) 
     for where, annotation in _entries(path, "annotations", split):
         question_id = field(annotation, "question_id", int, where)
         check_new(question_id, targets, path)
+        where = f"{where} (question {question_id})"
         given = field(annotation, "answers", list, where)
         counts = Counter(normalise_answer(field(answer, "answer", str, where)) for answer in given)
         found = tuple(pairs[answer][min(n, 4)] for answer, n in counts.items() if answer in pairs)

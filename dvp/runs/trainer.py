@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
+import clip
 from dvp.checkpoints import TrainedOnly, read_progress
 from dvp.data.image_tokens import ImageTokens
 from dvp.runs.devices import precision_of, strategy_of
@@ -83,5 +84,6 @@ def _table(place: dict[str, Any], folder: Path) -> CSVLogger:
 
 def cached_tokens(config: dict[str, Any]) -> ImageTokens:
     """The callback that lets a run read its image tokens from a cache."""
-    folder, transform = Path(config["data_root"]) / "image_tokens", f"clip.preprocess {config['image_size']}"
+    folder = Path(config["data_root"]) / "image_tokens"
+    transform = clip.describe_preprocess(config["image_size"], config["turn_pictures"])
     return ImageTokens(config["image_tokens"], folder, transform, config["image_tokens_on"] == "device")

@@ -125,4 +125,4 @@ def problems_by_id(table: Table) -> dict[str, dict[str, Any]]:
 
 def with_image(table: Table) -> list[bool]:
     """Which problems of a table have a picture."""
-    return [length > 0 for length in pc.binary_length(table["image"]).to_pylist()]
+    return [length > 0 for length in pc.binary_length(table["image"]).fill_null(0).to_pylist()]

@@ -48,3 +48,32 @@ def test_one_colour_stays_that_colour():
     red = clip.preprocess(Image.new("RGB", (50, 80), (255, 0, 128)), 32)
     expected = [(1 - 0.48145466) / 0.26862954, -0.4578275 / 0.26130258, (128 / 255 - 0.40821073) / 0.27577711]
     torch.testing.assert_close(red, torch.tensor(expected)[:, None, None].expand(3, 32, 32))
+
+
+def plain(image, side):
+    return transforms.functional.center_crop(
+        transforms.functional.resize(image, side, transforms.InterpolationMode.BICUBIC), side
+    )
+
+
+@pytest.mark.parametrize("size", [(3000, 1), (1, 3000), (999, 4), (7, 600), (14, 235), (30, 600), (900, 33)])
+@pytest.mark.parametrize("side", [224, 60])
+def test_a_strip_is_resized_where_it_is_seen_and_comes_out_the_same(size, side):
+    image = noise("RGB", size)
+    expected = torch.tensor(np.asarray(plain(image, side)), dtype=torch.int).permute(2, 0, 1)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (clip.transform.MEAN, clip.transform.STD))
+    found = ((clip.preprocess(image, side) * std + mean) * 255).round().int()
+    off = (found - expected).abs()
+    assert off.max() <= 1 and (off > 0).float().mean() < 0.01  # PIL takes the edges of a part as 32-bit floats
+    if side % min(size) == 0:
+        assert not off.any()
+
+
+def test_a_strip_costs_no_more_than_a_square(monkeypatch):
+    made = []
+    resize = Image.Image.resize
+    monkeypatch.setattr(
+        Image.Image, "resize", lambda self, size, *args: (made.append(size), resize(self, size, *args))[1]
+    )
+    clip.preprocess(Image.new("RGB", (20000, 1)), 224)
+    assert max(width * height for width, height in made) == 224 * 224

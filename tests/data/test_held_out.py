@@ -50,7 +50,7 @@ def test_rows_are_taken_and_not_copied(theirs: Path) -> None:
     table = open_table(str(theirs), "gqa", "train")
     rows = np.array([0, 1, 5, 7, 8, 9, 39])
     before = pa.total_allocated_bytes()
-    taken = Table(table.path, rows)
+    taken = Table(table.path, table.columns, rows)
     assert pa.total_allocated_bytes() == before
     assert taken.to_pylist() == table.take(rows).to_pylist()
 

@@ -1,8 +1,10 @@
 """Image tokens in a run: from the cache they are those encoded live, each distinct picture encoded once."""
 
 import fcntl
+import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny_world import SPLITS, fit, picture, rows_of, write_table
 from torch import Tensor
@@ -269,6 +272,36 @@ def test_a_full_disk_stops_cache_and_leaves_auto_live(mode: str, own, faster, mo
         assert_equal(trained(own(image_tokens="auto")), trained(own(image_tokens="live")))
         assert "image_tokens=auto stays live: The image tokens need" in capsys.readouterr().out
     assert not shards(own())
+
+
+@pytest.mark.parametrize("mode", ["cache", "auto"])
+def test_a_place_that_cannot_be_written_stops_cache_and_leaves_auto_live(mode: str, own, faster, capsys) -> None:
+    faster("read")
+    live = trained(own(image_tokens="live"))
+    (Path(own()["data_root"]) / "image_tokens").symlink_to("/proc/1/nowhere")  # where not even root can make a folder
+    if mode == "cache":
+        with pytest.raises(UserError, match="image_tokens.* cannot be written .*make it writable"):
+            fit(own())
+    else:
+        assert_equal(trained(own(image_tokens="auto")), live)
+        assert re.search("image_tokens=auto stays live: .*image_tokens.* cannot be written", capsys.readouterr().out)
+
+
+def test_turned_pictures_have_tokens_of_their_own(own, encoded: list[int]) -> None:
+    table = Path(own()["data_root"]) / "vqav2_train.arrow"
+    rows = rows_of("vqa", "train")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for row in rows:
+        Image.open(io.BytesIO(row["image"])).save(buffer := io.BytesIO(), "PNG", exif=exif)
+        row["image"] = buffer.getvalue()
+    write_table(table, rows)
+    as_they_lie = trained(own())
+    encoded.clear()
+    turned = trained(own(turn_pictures=True))
+    assert sum(encoded) == PICTURES + MEASURED
+    assert_equal(turned, trained(own(turn_pictures=True, image_tokens="live")))
+    assert not all(torch.equal(turned[name], tensor) for name, tensor in as_they_lie.items())
 
 
 def test_auto_stays_live_and_says_so_where_reading_is_slower(own, faster, capsys) -> None:

@@ -20,7 +20,7 @@ def a_cache(
     folder: Path, about: dict = ABOUT, dtype: torch.dtype = torch.float32, shape: tuple[int, int] = (5, 8)
 ) -> TokenCache:
     cache = TokenCache(folder, about, shape, dtype)
-    assert cache.open() == []
+    assert (cache.claim(), cache.open()) == ("", [])
     return cache
 
 

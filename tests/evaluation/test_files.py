@@ -21,7 +21,7 @@ VQA = {
             for number, kind, answers in [(1, "yes/no", ["yes"] * 10), (2, "number", ["2"] * 3 + ["3"] * 7)]
         ]
     },
-    "questions": {"data_subtype": "val2014", "questions": [{"question_id": 1}, {"question_id": 2}]},
+    "questions": {"data_subtype": "test2015", "questions": [{"question_id": 1}, {"question_id": 2}]},
 }
 GQA_QUESTION = {
     "question": "What is it?",
@@ -129,6 +129,28 @@ def test_a_submission_that_the_server_refuses(predictions, message, tmp_path):
     paths = write(tmp_path, predictions=predictions, questions=VQA["questions"])
     with pytest.raises(UserError, match=message):
         check_submission(paths["predictions"], paths["questions"])
+
+
+@pytest.mark.parametrize("subset", ["val2014", "train2014", "val2015", "test2014", "", None, 7])
+@pytest.mark.parametrize("split", ["test", "test-dev"])
+def test_a_submission_for_other_questions_than_the_servers_is_refused(subset, split, tmp_path):
+    paths = write(tmp_path, predictions=VQA["predictions"], questions=VQA["questions"] | {"data_subtype": subset})
+    with pytest.raises(UserError, match=f"questions=.*not {split}2015: the server takes"):
+        check_submission(paths["predictions"], paths["questions"], split)
+
+
+def test_test_dev_alone_is_checked_where_it_is_asked_for(tmp_path):
+    questions = VQA["questions"] | {"data_subtype": "test-dev2015"}
+    paths = write(tmp_path, predictions=VQA["predictions"], questions=questions)
+    line = check_submission(paths["predictions"], paths["questions"], "test-dev")
+    assert "2 questions are answered once each, all of test-dev" in line and "would take it" not in line
+
+
+def test_files_that_begin_with_a_byte_order_mark_are_read(tmp_path):
+    paths = write(tmp_path, predictions=VQA["predictions"], questions=VQA["questions"])
+    for path in map(Path, paths.values()):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert "2 questions" in check_submission(paths["predictions"], paths["questions"])
 
 
 def test_a_submission_of_the_test_dev_questions_alone_is_refused(tmp_path):

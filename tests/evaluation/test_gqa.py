@@ -1,11 +1,18 @@
 """The official GQA accuracy on cases worked by hand."""
 
+import json
 from typing import Any
 
 import pytest
+import torch
+from PIL import Image
 
+from dvp.data.arrow import open_table, read_answers
+from dvp.data.questions import Questions
 from dvp.errors import UserError
 from dvp.evaluation import gqa
+from dvp.prepare import convert
+from dvp.tasks import TASKS
 
 
 def question(answer: str, structural: str, text: str, *program: str, balanced: bool = True) -> dict[str, Any]:
@@ -64,3 +71,28 @@ def test_without_binary_questions_their_accuracy_is_0():
 def test_unanswered_or_twice_answered_questions_are_refused_and_named(answers, message):
     with pytest.raises(UserError, match=message):
         gqa.score(answers, QUESTIONS)
+
+
+def test_the_accuracy_of_a_run_is_the_one_that_its_predictions_get(tmp_path):
+    spelt = {"train": ["t-shirt", "T-shirt", "the car", "t-shirt"], "val": ["the car"]}
+    spelt |= {"testdev": ["t-shirt", "t shirt", "T-shirt", "the car", "car", "never seen"]}
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (9, 9)).save(tmp_path / "images/1.jpg")
+    asked = {
+        split: {f"{i}": question(answer, "query", "What?") | {"imageId": "1"} for i, answer in enumerate(answers)}
+        for split, answers in spelt.items()
+    }
+    for split, questions in asked.items():
+        (tmp_path / f"{split}_balanced_questions.json").write_text(json.dumps(questions))
+    convert("gqa", str(tmp_path), str(tmp_path / "arrow"))
+    task = TASKS["gqa"]
+    answers = read_answers(str(tmp_path / "arrow"), task)
+    assert answers == ["t-shirt", "the car"]
+    table = open_table(str(tmp_path / "arrow"), "gqa", "test-dev", task.columns)
+    rows = Questions([table], task, None, labelled_only=False)
+    targets = task.targets([row["labels"] for row in rows], [row["scores"] for row in rows], len(answers))
+    for label, answer in enumerate(answers):
+        logits = torch.eye(len(answers))[label].expand(len(rows), -1)
+        given = [{"questionId": row["question_id"], "prediction": answer} for row in rows]
+        official = gqa.score(given, asked["testdev"])["accuracy"]
+        assert round(100 * task.score(logits, targets).mean().item(), 2) == official == 16.67

@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 import zlib
 
 import pytest
@@ -145,7 +146,8 @@ def test_undecodable_image(make_raw, tmp_path, damage):
     raw = make_raw("gqa")
     path = raw / "images" / "3.jpg"
     path.write_bytes(DAMAGE[damage](path.read_bytes()))
-    refused("gqa", raw, tmp_path / "out", "3.jpg is truncated, no image, or over 89,478,485 pixels")
+    what = "too large: it has over 89,478,485 pixels" if damage in ("large", "bomb") else "(empty|truncated)"
+    refused("gqa", raw, tmp_path / "out", f"3.jpg is {what}")
 
 
 @pytest.mark.parametrize(
@@ -154,8 +156,10 @@ def test_undecodable_image(make_raw, tmp_path, damage):
         ("only\ttwo", "line 5 has 2 columns, not 6"),
         (dict(image_id=9, hypothesis="x", label="maybe"), "line 5: the label 'maybe' is none of"),
         (dict(image_id=9, hypothesis="x", label="neutral", image="%%%"), "line 5: the image is not base64"),
-        (dict(image_id=9, hypothesis="x", label="neutral", image="QUJD"), "line 5 is truncated, no image"),
+        (dict(image_id=9, hypothesis="x", label="neutral", image="QUJD"), "line 5 is truncated or no picture"),
         (dict(image_id="nine", hypothesis="x", label="neutral", image=""), "the image id 'nine' is not a number"),
+        (dict(image_id=2**63, hypothesis="x", label="neutral", image=""), "line 5: the image id .* 64 bits"),
+        (dict(image_id="9" * 5000, hypothesis="x", label="neutral", image=""), "line 5: the image id .* not a number"),
     ],
 )
 def test_bad_tsv_line(make_raw, make_row, tmp_path, line, match):
@@ -163,6 +167,48 @@ def test_bad_tsv_line(make_raw, make_row, tmp_path, line, match):
     with open(raw / "snli_ve_dev.tsv", "a") as file:
         file.write(line if isinstance(line, str) else make_row(**line))
     refused("snli_ve", raw, tmp_path / "out", match)
+
+
+HALF_EMOJI, LARGE = "\ud83d", 2**63
+
+
+def _first(change):
+    return lambda entries: [entries[0] | change, *entries[1:]]
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "change", "match"),
+    [
+        (TRAIN_QUESTIONS, "questions", _first({"question": HALF_EMOJI}), "question 4000.*the question .* half a char"),
+        (TRAIN_QUESTIONS, "questions", _first({"question": None}), "question 4000.* has no question"),
+        (TRAIN_QUESTIONS, "questions", _first({"question_id": LARGE}), "number 0 .*the question_id .* 64 bits"),
+        (TRAIN_QUESTIONS, "questions", _first({"question_id": True}), "number 0 .*no question_id"),
+        (TRAIN_QUESTIONS, "questions", _first({"image_id": LARGE}), "question 4000.*the image_id .* 64 bits"),
+        (TRAIN_QUESTIONS, "questions", _first({"image_id": 10**5000}), "truncated or not the JSON"),
+        (TRAIN_ANNOTATIONS, "annotations", _first({"answers": None}), "question 4000.* has no answers"),
+        (TRAIN_ANNOTATIONS, "annotations", _first({"answers": [None]}), "question 4000.* has no answer "),
+        (
+            TRAIN_ANNOTATIONS,
+            "annotations",
+            _first({"answers": [{"answer": HALF_EMOJI}]}),
+            "question 4000.* half a char",
+        ),
+    ],
+)
+def test_what_no_table_can_hold_is_refused_with_its_question(make_raw, edit_json, tmp_path, name, key, change, match):
+    raw = make_raw("vqa")
+    limit = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(0)  # to write the longest of the numbers
+    edit_json(raw / name, lambda content: content | {key: change(content[key])})
+    sys.set_int_max_str_digits(limit)
+    refused("vqa", raw, tmp_path / "out", match)
+
+
+@pytest.mark.parametrize("change", [{"answer": HALF_EMOJI}, {"imageId": HALF_EMOJI}, {"question": HALF_EMOJI}])
+def test_half_a_character_in_gqa(make_raw, edit_json, tmp_path, change):
+    raw = make_raw("gqa")
+    edit_json(raw / "val_balanced_questions.json", lambda content: content | {"17": content["17"] | change})
+    refused("gqa", raw, tmp_path / "out", "val_balanced_questions.json: question '17': the .* half a character")
 
 
 def test_data_root_that_is_a_file(make_raw, tmp_path):

@@ -1,9 +1,13 @@
 """What each task's tables hold, on small raw folders."""
 
+import base64
+import io
 import json
 
+import numpy as np
 import pyarrow as pa
 import pytest
+from PIL import Image
 
 from dvp.prepare import convert
 
@@ -77,15 +81,78 @@ def test_vqa_test_tables_hold_every_question_once_and_no_answers(make_raw, read_
 
 def test_gqa_labels_by_first_use_and_unknown_answers_kept(make_raw, read_rows, tmp_path):
     convert("gqa", make_raw("gqa"), tmp_path / "out")
-    assert json.loads((tmp_path / "out/gqa_answers.json").read_text()) == ["yes", "t shirt", "no", "blue"]
+    assert json.loads((tmp_path / "out/gqa_answers.json").read_text()) == ["yes", "the T-shirt", "no", "blue"]
     rows = {split: read_rows(tmp_path / f"out/gqa_{split}.arrow") for split in ("train", "val", "test-dev")}
     assert questions(rows["train"]) == {
         "07": [["yes"], [0], [1.0]],
-        "08": [["t shirt"], [1], [1.0]],
+        "08": [["the T-shirt"], [1], [1.0]],
         "09": [["no"], [2], [1.0]],
     }
-    assert questions(rows["test-dev"]) == {"27": [[], [], []], "28": [["blue"], [3], [1.0]]}
+    # To the official program "Blue" is not "blue".
+    assert questions(rows["test-dev"]) == {"27": [[], [], []], "28": [[], [], []]}
     assert [(row["image_id"], row["split"]) for row in rows["test-dev"]] == [("n4", "test-dev")]
+
+
+def test_gqa_answers_are_spelt_as_they_mostly_are_and_scored_to_the_letter(make_raw, read_rows, edit_json, tmp_path):
+    raw = make_raw("gqa")
+    spelt = {"train": ["T-shirt", "yes", "t-shirt"], "val": ["t-shirt", "t shirt"], "testdev": ["t-shirt", "T-shirt"]}
+    for split, answers in spelt.items():
+
+        def answered(content, answers=answers):
+            return {i: row | {"answer": new} for (i, row), new in zip(content.items(), answers, strict=True)}
+
+        edit_json(raw / f"{split}_balanced_questions.json", answered)
+    convert("gqa", raw, tmp_path / "out")
+    assert json.loads((tmp_path / "out/gqa_answers.json").read_text()) == ["t-shirt", "yes"]
+    found = {split: questions(read_rows(tmp_path / f"out/gqa_{split}.arrow")) for split in ("train", "val", "test-dev")}
+    known = [["t-shirt"], [0], [1.0]]
+    assert found["train"] == {"07": known, "08": [["yes"], [1], [1.0]], "09": known}  # learnt in any spelling
+    assert found["val"] == {"17": known, "18": [[], [], []]}
+    assert found["test-dev"] == {"27": known, "28": [[], [], []]}
+
+
+def _marked(path):
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+
+
+@pytest.mark.parametrize("task", ["vqa", "gqa", "snli_ve"])
+def test_files_that_begin_with_a_byte_order_mark(make_raw, tmp_path, task):
+    raw = make_raw(task)
+    convert(task, raw, tmp_path / "plain")
+    for path in [*raw.glob("*.json"), *raw.glob("*.tsv")]:
+        _marked(path)
+    convert(task, raw, tmp_path / "marked")
+    for path in (tmp_path / "plain").iterdir():
+        assert path.read_bytes() == (tmp_path / "marked" / path.name).read_bytes()
+
+
+@pytest.mark.parametrize("ending", ["", "\n", "\r\n\n"])
+@pytest.mark.parametrize("padding", ["=", ""])
+def test_snli_ve_in_the_alphabet_for_urls_and_with_blank_lines(
+    make_raw, make_row, read_rows, tmp_path, ending, padding
+):
+    noise = np.random.default_rng(0).integers(0, 256, (30, 30, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(buffer := io.BytesIO(), "PNG")
+    encoded = base64.urlsafe_b64encode(buffer.getvalue()).decode()
+    assert "-" in encoded and "_" in encoded
+    raw = make_raw("snli_ve")
+    with open(raw / "snli_ve_dev.tsv", "a") as file:
+        file.write("\n" + make_row(9, "x", "neutral", encoded.rstrip("=") + padding * (-len(buffer.getvalue()) % 3)))
+        file.write(ending)
+    convert("snli_ve", raw, tmp_path / "out")
+    assert read_rows(tmp_path / "out/snli_ve_dev.arrow")[-1]["image"] == buffer.getvalue()
+
+
+def test_what_is_odd_in_pictures_is_counted_and_said(make_raw, tmp_path, capsys):
+    raw = make_raw("gqa")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGBA", (9, 9)).save(raw / "images/n1.jpg", "PNG", exif=exif)
+    Image.new("I;16", (9, 9)).save(raw / "images/3.jpg", "PNG")
+    convert("gqa", raw, tmp_path / "out")
+    said = [line for line in capsys.readouterr().out.splitlines() if " pictures " in line]
+    assert [line.split(" pictures ")[0] for line in said] == ["gqa_train: 1", "gqa_train: 1", "gqa_val: 1"]
+    assert "white is put behind them" in said[0] and "turn_pictures=True" in said[1] and "8 bits" in said[2]
 
 
 def test_snli_ve_text_is_text_and_rows_that_lie_apart_share_an_image(make_raw, make_image, read_rows, tmp_path):

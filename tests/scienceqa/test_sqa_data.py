@@ -1,5 +1,6 @@
 """Conversion, batches of like length, and sequences."""
 
+import json
 from functools import partial
 
 import pyarrow as pa
@@ -65,6 +66,69 @@ def test_conversion_keeps_every_problem_and_its_picture_as_it_is(folder):
 )
 def test_damaged_raw_data_is_refused_and_nothing_written(damage, words, tmp_path):
     damage(worlds.write_raw(tmp_path, COUNTS))
+    with pytest.raises(UserError, match=words):
+        convert("scienceqa", str(tmp_path), str(tmp_path / "arrow"))
+    assert list((tmp_path / "arrow").iterdir()) == []
+
+
+def edited(root, name, change):
+    path = root / f"{name}.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    change(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def converted(root, name, change):
+    """The row of problem 0 after a change of a raw file."""
+    edited(worlds.write_raw(root, COUNTS), name, change)
+    convert("scienceqa", str(root), str(root / "arrow"))
+    return next(row for row in table(root, "train").to_pylist() if row["question_id"] == "0")
+
+
+@pytest.mark.parametrize(
+    "name, change, column, expected",
+    [
+        ("problems", lambda all: all["0"].pop("image"), "image", "kept"),
+        ("problems", lambda all: all["0"].update(image=None), "image", b""),
+        ("problems", lambda all: all["0"].update(image=""), "image", b""),
+        ("problems", lambda all: all["0"].update(hint=None), "hint", ""),
+        ("problems", lambda all: all["0"].update(lecture=None, solution=None), "solution", ""),
+        ("problems", lambda all: all["0"].update(choices=[1, "b", 2.5], answer=0), "choices", ["1", "b", "2.5"]),
+        ("problems", lambda all: all["0"].update(grade="kindergarten"), "grade", "kindergarten"),
+        ("captions", lambda all: all["captions"].update({"0": None}), "caption", ""),
+        ("captions", lambda all: all["captions"].pop("0"), "caption", ""),
+        ("pid_splits", lambda all: all.update(train=[int(pid) for pid in all["train"]]), "question_id", "0"),
+    ],
+)
+def test_other_editions_are_converted_right(name, change, column, expected, tmp_path):
+    row = converted(tmp_path, name, change)
+    if expected == "kept":
+        expected = (tmp_path / "images/train/0/image.png").read_bytes()
+    assert row[column] == expected
+    for stored in (tmp_path / "arrow").glob("*.arrow"):
+        assert not any(None in row.values() for row in pa.ipc.open_file(str(stored)).read_all().to_pylist())
+
+
+@pytest.mark.parametrize(
+    "name, change, words",
+    [
+        ("problems", lambda all: all["0"].update(question=None), "problem 0 has no question"),
+        ("problems", lambda all: all["0"].pop("hint"), "problem 0 has no hint"),
+        ("problems", lambda all: all["0"].update(hint=3), "problem 0 has no hint"),
+        ("problems", lambda all: all["0"].update(grade=2), "problem 0 has no grade"),
+        ("problems", lambda all: all["0"].update(answer="1"), "problem 0 has no answer"),
+        ("problems", lambda all: all["0"].update(choices=["a", None], answer=0), "problem 0 has the choice 'None'"),
+        ("problems", lambda all: all["0"].update(choices=["a", True], answer=0), "problem 0 has the choice 'True'"),
+        ("problems", lambda all: all["0"].update(choices=["a", "\ud83d"], answer=0), "problem 0: the choice .* half a"),
+        ("problems", lambda all: all["0"].update(image={"bytes": 1}), "problem 0 has the image"),
+        ("captions", lambda all: all["captions"].update({"0": ["a"]}), "captions.json has no 0 .str"),
+        ("pid_splits", lambda all: all["train"].append(["1"]), "train holds .*which is not the id"),
+        ("pid_splits", lambda all: all["val"].append("0"), "the problem 0 in train and in val"),
+        ("pid_splits", lambda all: all["train"].append("0"), "the problem 0 in train and in train"),
+    ],
+)
+def test_what_other_editions_leave_open_is_refused_by_field(name, change, words, tmp_path):
+    edited(worlds.write_raw(tmp_path, COUNTS), name, change)
     with pytest.raises(UserError, match=words):
         convert("scienceqa", str(tmp_path), str(tmp_path / "arrow"))
     assert list((tmp_path / "arrow").iterdir()) == []

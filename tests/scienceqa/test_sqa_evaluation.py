@@ -67,3 +67,16 @@ def test_published_systems(system, average):
     folder = Path(REAL) / "mini_scienceqa"
     scores = scores_of_files(str(folder / f"extras/results_{system}.json"), str(folder / "problems.json"))
     assert scores["Avg"] == average and len(scores) == 9
+
+
+def test_a_grade_that_is_no_number_counts_in_the_average_alone():
+    problem = PROBLEM | {"grade": "kindergarten"}
+    assert score({"1": 1}, {"1": problem}) == {"NAT": 100.0, "NO": 100.0, "Avg": 100.0}
+
+
+def test_problems_without_the_field_of_the_image_are_refused(tmp_path):
+    lacking = {name: value for name, value in PROBLEM.items() if name != "image"}
+    (tmp_path / "problems.json").write_text(json.dumps({"1": lacking}))
+    (tmp_path / "results.json").write_text(json.dumps({"results": {"1": 1}}))
+    with pytest.raises(UserError, match='row 1 has no "image"'):
+        scores_of_files(str(tmp_path / "results.json"), str(tmp_path / "problems.json"))
