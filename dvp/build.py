@@ -24,7 +24,7 @@ from dvp.model import DVP
 from dvp.module import DVPModule
 from dvp.published.classification import load_published
 from dvp.scienceqa.build import build_science_qa
-from dvp.search import latest_search
+from dvp.search import latest_search, tables_of
 from dvp.tasks import TASKS
 from dvp.vision import FrozenVision, ZeroTokens
 
@@ -123,6 +123,7 @@ def build_module(config: dict[str, Any], data: QuestionData) -> DVPModule:
         pick=_pick(config),
         insert_layer=insert_layer,
         optimizer={key: config[key] for key in OPTIMIZER_KEYS},
+        kab=config["kab"],
         search_sample=config["search_sample"],
         search_warmup_steps=config["search_warmup_steps"],
         seed=config["seed"],
@@ -231,7 +232,8 @@ def _pick(config: dict[str, Any]) -> tuple[str, ...]:
 def _insert_layer(config: dict[str, Any], layers: int) -> int:
     layer = config["insert_layer"]
     if layer == "auto":
-        layer = latest_search(Path(config["log_dir"]), config)
+        tables = tables_of(config["data_root"], TASKS[config["datasets"]].files)
+        layer = latest_search(Path(config["log_dir"]), config, tables)
     if not 0 <= layer < layers:
         # Published: such a layer is never reached and the image is silently left out.
         raise UserError(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sacred import SETTINGS, Experiment
+from sacred.config import ConfigDict
 
 from dvp.errors import UserError
 
@@ -61,7 +62,8 @@ def defaults():
     drop_rate = 0.1  # dropout on the compressor's attention map
 
     # Search
-    search_sample = 5  # arms scored after each update, or all: every arm once, on the shared trunk about as cheap
+    kab = "published"  # the rule: published (a policy moved by sampled scores) or mean (scores all, ends when decided)
+    search_sample = 5  # kab=published: arms scored after each update, or all: every arm once, about as cheap
     search_warmup_steps = 0  # updates before the first scores count
 
     # Optimiser
@@ -168,6 +170,33 @@ SHAPES = {
     "drop_rate": 0.0,
     "max_epoch": 3,
 }
+# What it gives on top: to a search, which wants adapters, small batches and an early end; to adapters; to ScienceQA.
+SHAPES_SEARCH = {
+    "kab": "mean", "use_adapter": True, "batch_size": 32, "per_gpu_batchsize": 32, "max_epoch": 4, "learning_rate": 2e-3
+}  # fmt: skip
+SHAPES_ADAPTERS = {"learning_rate": 4e-3}
+SHAPES_SCIENCE_QA = {"learning_rate": 1.6e-2, "warmup_steps": 0.1, "max_epoch": 2}
+SHAPES_SCIENCE_QA_SEARCH = {"learning_rate": 3.2e-2}  # the same per row
+
+
+class Shapes:
+    """Any experiment on the embedded world, on a laptop; goes last."""
+
+    def __call__(
+        self, fixed: dict[str, Any] | None = None, preset: dict[str, Any] | None = None, fallback: Any = None
+    ) -> dict[str, Any]:
+        """What Sacred asks a named config for; fixed: the command line, preset: the named configs before this one."""
+        return ConfigDict(shapes_settings((preset or {}) | (fixed or {})))(fixed, preset, fallback)
+
+
+def shapes_settings(chosen: dict[str, Any]) -> dict[str, Any]:
+    """The settings that `shapes` adds to those that were chosen before it."""
+    search, science_qa = chosen.get("search_stage", False), "scienceqa" in chosen.get("datasets", ())
+    settings = SHAPES | (SHAPES_SEARCH if search else SHAPES_ADAPTERS if chosen.get("use_adapter") else {})
+    if science_qa:
+        settings |= SHAPES_SCIENCE_QA | (SHAPES_SCIENCE_QA_SEARCH if search else {})
+    return settings
+
 
 for _name, _parts in (EXPERIMENTS | SCIENCE_QA_EXPERIMENTS).items():
     _merged: dict[str, Any] = {"exp_name": _name}
@@ -176,8 +205,7 @@ for _name, _parts in (EXPERIMENTS | SCIENCE_QA_EXPERIMENTS).items():
     ex.add_named_config(_name, _merged)
     _stage = "Search K" if _merged.get("search_stage") else "Train at K"
     ex.named_configs[_name].__doc__ = f"{_stage}: {_merged.get('language_model', 'BERT')}, {_name.split('_', 3)[3]}."
-ex.add_named_config("shapes", SHAPES)
-ex.named_configs["shapes"].__doc__ = "Any experiment on the embedded world, on a laptop; goes last."
+ex.named_configs["shapes"] = Shapes()
 
 
 def check_command_line(command: str | None, words: Sequence[str]) -> dict[str, Any]:
@@ -225,9 +253,10 @@ _COUNT = _number(1, "a number of at least 1", (int,))
 _AMOUNT = _number(0, "a number of at least 0")
 _FLAG = _one_of(True, False)
 
-# What tasks.py and backbones/ hold; named here so that a look at the settings need not import torch.
+# What tasks.py, backbones/ and search/ hold; named here so that a look at the settings need not import torch.
 TASK_NAMES = ("vqa", "gqa", "snli_ve", "scienceqa")
 LANGUAGE_MODELS = ("BERT", "T5", "LLAMA")
+SEARCH_RULES = ("published", "mean")
 
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "datasets": _one_of(*TASK_NAMES),
@@ -236,6 +265,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "precision": _one_of("auto", "bf16", 16, 32),
     "image_tokens": _one_of("live", "cache", "auto", "zero"),
     "image_tokens_on": _one_of("host", "device"),
+    "kab": _one_of(*SEARCH_RULES),
     "search_sample": (lambda v: v == "all" or isinstance(v, int) and v >= 1, "a number of at least 1, or all"),
     "backbone_dtype": _one_of("auto", "float32", "bfloat16"),
     "quantize": _one_of(None, "8bit", "4bit"),

@@ -100,6 +100,7 @@ def _module(config: dict[str, Any], model: ScienceQAModel, tokens: Tokens, inser
         max_new_tokens=config["max_new_tokens"],
         insert_layer=insert_layer,
         optimizer={key: config[key] for key in SETTINGS} | {"learning_rate": rate},
+        kab=config["kab"],
         search_sample=config["search_sample"],
         search_warmup_steps=config["search_warmup_steps"],
         seed=config["seed"],

@@ -91,6 +91,7 @@ class ScienceQAData(pl.LightningDataModule):
         seed: int = 0,
     ):
         super().__init__()
+        self.data_root = data_root
         self.tokens, self.layout = tokens, layout
         self.prompt_format, self.use_caption = prompt_format, use_caption
         self.image_size, self.as_published = image_size, as_published

@@ -63,14 +63,18 @@ def test_search_then_train_there_then_answer(run, folders, capsys):
     assert len(search["trace"]) == 4 and all(len(step["arms"]) == 10 for step in search["trace"])
     assert all(0 < value < 100 for step in search["trace"] for value in step["scores"])
 
-    run("adaption", insert_layer="auto", max_epoch=1)
+    assert not search["found"]  # a handful of updates tells nothing, and K is not taken from it
+    with pytest.raises(SystemExit):
+        run("adaption", insert_layer="auto", max_epoch=1)
+    assert "is undecided" in capsys.readouterr().err
+    run("adaption", insert_layer=search["insert_layer"], max_epoch=1)
     checkpoint = last(root)
     names = load_file(checkpoint / "weights.safetensors").keys()
     kinds = ("projector", "modality", "slot", "compressors.0")
     assert all(".adapter." in name or name.removeprefix("model.").startswith(kinds) for name in names)
 
     capsys.readouterr()
-    run("adaption", insert_layer="auto", test_only=True, load_path=checkpoint)
+    run("adaption", insert_layer=search["insert_layer"], test_only=True, load_path=checkpoint)
     printed = capsys.readouterr().out
     results = json.loads((root / "sqa_last.json").read_text())
     assert results["results"].keys() == results["outputs"].keys() and len(results["results"]) == COUNTS["test"]
