@@ -8,6 +8,7 @@ WIDTH, HEIGHT = 760, 300
 LEFT, RIGHT, TOP, BOTTOM = 56, 90, 28, 40  # margins
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#000000")  # Okabe and Ito's
 TICKS = 5
+NAME_HEIGHT = 12
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,10 @@ class Chart:
         for name, moment in self.moments.items():
             parts.append(_rule(place(moment, low), place(moment, high), "mark"))
             parts.append(_text(place(moment, high), (-4, 12), name, "end"))
-        parts += [_drawn(line, place) for line in self.lines if line.x]
+        drawn = [line for line in self.lines if line.x]
+        parts += [_drawn(line, place) for line in drawn]
+        ends = _apart([place(line.x[-1], line.y[-1]) for line in drawn])
+        parts += [_text(end, (6, 4), line.name, colour=_colour(line)) for line, end in zip(drawn, ends, strict=True)]
         return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{"".join(parts)}</svg>'
 
     def _range(self) -> tuple[float, float]:
@@ -81,14 +85,27 @@ def _text(point: Point, shift: Point, words: str, anchor: str = "start", colour:
 
 
 def _drawn(line: Line, place: Callable[[float, float], Point]) -> str:
-    colour = COLOURS[line.colour % len(COLOURS)]
+    colour = _colour(line)
     points = list(zip(line.x, line.y, line.halves(), strict=True))
     edges = [*((x, y + half) for x, y, half in points), *((x, y - half) for x, y, half in reversed(points))]
     band = f'<path d="{_path([place(*edge) for edge in edges])}Z" fill="{colour}" opacity="0.15"/>' if line.band else ""
     path = _path([place(x, y) for x, y, _ in points])
     stroke = f'fill="none" stroke="{colour}" stroke-width="{3 if line.bold else 1.5}"'
-    end = _text(place(line.x[-1], line.y[-1]), (6, 4), line.name, colour=colour)
-    return f'{band}<path d="{path}" {stroke}><title>{escape(line.name)}</title></path>{end}'
+    return f'{band}<path d="{path}" {stroke}><title>{escape(line.name)}</title></path>'
+
+
+def _colour(line: Line) -> str:
+    return COLOURS[line.colour % len(COLOURS)]
+
+
+def _apart(points: Sequence[Point]) -> list[Point]:
+    """The points, those that names would share moved down."""
+    moved, floor = list(points), 0.0
+    for index in sorted(range(len(points)), key=lambda index: points[index][1]):
+        x, y = points[index]
+        floor = max(y, floor + NAME_HEIGHT)
+        moved[index] = (x, floor)
+    return moved
 
 
 def _path(points: Sequence[Point]) -> str:

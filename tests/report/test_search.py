@@ -68,3 +68,10 @@ def test_a_chart_puts_points_where_they_are() -> None:
     assert "M56.0,182.7L670.0,28.0L670.0,105.3L56.0,260.0Z" in paths
     assert "M56.0,144.0L670.0,144.0" in paths  # the level
     assert "M363.0,260.0L363.0,28.0" in paths  # the moment
+
+
+def test_names_of_lines_that_end_together_can_be_read() -> None:
+    lines = [Line(f"line {number}", [0, 1], [0, 5], colour=number) for number in range(4)]
+    texts = ElementTree.fromstring(Chart("", "x", lines).svg()).iter("text")
+    places = sorted(float(text.get("y")) for text in texts if (text.text or "").startswith("line"))
+    assert len(places) == 4 and all(low + 12 <= high for low, high in zip(places, places[1:], strict=False))
