@@ -22,7 +22,7 @@ from dvp.module import DVPModule
 from dvp.runs.described import backbone_dtype, described_by
 from dvp.runs.devices import precision_of, prepare_devices
 from dvp.runs.trainer import cached_tokens
-from dvp.search import latest_search
+from dvp.search import latest_search, tables_of
 from dvp.tasks import TASKS, Task
 from dvp.vision import Vision
 
@@ -103,6 +103,7 @@ def build_module(config: dict[str, Any], data: QuestionData) -> DVPModule:
         optimizer={key: config[key] for key in OPTIMIZER_KEYS} | {"learning_rate": rate},
         answer=kind.answer(config, data),
         submit=kind.submit(config, task),
+        kab=config["kab"],
         search_sample=config["search_sample"],
         search_warmup_steps=config["search_warmup_steps"],
         seed=config["seed"],
@@ -174,7 +175,8 @@ def _task(config: dict[str, Any]) -> Task:
 def _insert_layer(config: dict[str, Any], layers: int) -> int:
     layer = config["insert_layer"]
     if layer == "auto":
-        layer = latest_search(Path(config["log_dir"]), config)
+        tables = tables_of(config["data_root"], TASKS[config["datasets"]].files)
+        layer = latest_search(Path(config["log_dir"]), config, tables)
     if not 0 <= layer < layers:
         # Published: such a layer is never reached and the image is silently left out.
         raise UserError(

@@ -1,6 +1,7 @@
 """The LightningModule: what is trained and scored in which step, and the search that `optimizer_step` drives."""
 
 import itertools
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,10 @@ from dvp.checkpoints import (
     trained_state,
 )
 from dvp.evaluation.submission import Submission, gather, write_submission
-from dvp.files import write_json
 from dvp.model import DVP
 from dvp.optim import OPTIMIZERS, build_schedule, parameter_groups
-from dvp.search import KArmedBandit
+from dvp.report import write_search_page
+from dvp.search import RULES, result_lines, tables_of, write_search
 from dvp.tasks import Answerer, Task
 
 
@@ -49,6 +50,7 @@ class DVPModule(pl.LightningModule):
         optimizer: dict[str, Any],
         answer: dict[str, Answerer] | None = None,
         submit: Callable[[list[tuple[Any, str]], Any], Submission] | None = None,
+        kab: str = "published",
         search_sample: int | str = 5,
         search_warmup_steps: int = 0,
         seed: int = 0,
@@ -69,9 +71,10 @@ class DVPModule(pl.LightningModule):
         self.described = described or {}
         self.config = config
         self.predictions_path = predictions_path
-        self.bandit = KArmedBandit(model.num_layers, seed, task.search_step) if insert_layer is None else None
+        self.bandit = RULES[kab](model.num_layers, seed, task.search_step) if insert_layer is None else None
         self.arm = self.bandit.random_arm() if self.bandit else insert_layer
         self.search_batches: Iterator[dict[str, Any]] | None = None
+        self.search_seconds, self.search_began = 0.0, time.perf_counter()  # the seconds of before it was resumed
         self.strict_loading = False  # a checkpoint has no frozen weights; on_load_checkpoint is exact about the others
         self.totals: dict[str, Tensor] = {}  # split -> (sum of scores, rows)
         self.answered: list[tuple[Any, str]] = []  # question and answer of the test
@@ -96,24 +99,23 @@ class DVPModule(pl.LightningModule):
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Optimizer, optimizer_closure: Callable[[], Any] | None = None
     ) -> None:
-        """One update of the weights; while searching, then one of the bandit, and a random arm for the next."""
+        """One update of the weights; while searching, then one of the bandit if due, and a random arm for the next."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         if self.bandit:
-            if self.trainer.global_step >= self.search_warmup_steps:  # this update is counted after the hook
+            updates = self.trainer.global_step + 1  # this one is counted after the hook
+            if updates > self.search_warmup_steps and updates % self.bandit.every == 0:
                 self.search_step()
             self.arm = self.bandit.random_arm()
 
     def search_step(self) -> None:
-        """Score sampled arms on a batch of the search split, averaged over ranks, and update the bandit."""
-        every = range(self.model.num_layers)
-        arms = list(every) if self.search_sample == "all" else self.bandit.sample(self.search_sample)
+        """Score arms on a batch of the search split, averaged over ranks, and update the bandit; it may end the run."""
+        arms = self.bandit.scored(self.search_sample)
         scores = self.score_arms(self._next_search_batch(), arms)
         scores = self.trainer.strategy.reduce(scores, reduce_op="mean").tolist()
         self.bandit.update(arms, scores)
-        best = self.bandit.best
-        self.log_dict(
-            {"K": float(best), "p": self.bandit.probabilities[best], "score": sum(scores) / len(scores)}, prog_bar=True
-        )
+        self.log_dict(self.bandit.progress() | {"score": sum(scores) / len(scores)}, prog_bar=True)
+        if self.bandit.ended:  # on all ranks alike: they share the scores
+            self.trainer.should_stop = True
 
     @torch.no_grad()
     def score_arms(self, batch: dict[str, Any], arms: list[int]) -> Tensor:
@@ -122,7 +124,8 @@ class DVPModule(pl.LightningModule):
         with self.trainer.precision_plugin.forward_context():
             logits = self.model.forward_arms(batch, arms)
         self.model.train()
-        scores = {arm: self.task.reward(self.task, logits[arm], batch["targets"]) for arm in logits}
+        reward = {"published": self.task.reward, "accuracy": self.task.accuracy}[self.bandit.score]
+        scores = {arm: reward(self.task, logits[arm], batch) for arm in logits}
         return torch.stack([scores[arm] for arm in arms])
 
     def _next_search_batch(self) -> dict[str, Any]:
@@ -134,17 +137,36 @@ class DVPModule(pl.LightningModule):
         batch = data.on_before_batch_transfer(next(self.search_batches), 0)
         return data.on_after_batch_transfer(self.transfer_batch_to_device(batch, self.device, 0), 0)
 
+    def on_train_start(self) -> None:
+        self.search_began = time.perf_counter()
+
     def on_train_end(self) -> None:
         if self.bandit and not self.trainer.fast_dev_run:
             folder = Path(self.trainer.log_dir)  # asked on all ranks, since it talks to them
             if self.trainer.is_global_zero:
-                self._write_search(folder / "search.json")
+                self._write_search(folder)
 
-    def _write_search(self, path: Path) -> None:
-        summary = {"finished": True, "task": self.task_name, "as_published": self.as_published}
-        summary |= {"ran_on": str(self.device), "world_size": self.trainer.world_size, "torch": torch.__version__}
-        write_json(path, summary | self.bandit.summary() | {"config": self.config})
-        print(f"\nKAB search: K = {self.bandit.best}   (insert_layer={self.bandit.best}; details in {path})")
+    def _write_search(self, folder: Path) -> None:
+        updates, data_root = self.trainer.global_step, self.trainer.datamodule.data_root
+        search = {
+            "finished": self.bandit.ended or updates >= self.trainer.estimated_stepping_batches,
+            "task": self.task_name,
+            "as_published": self.as_published,
+            "updates": updates,
+            "seconds": self._searched(),
+            "ran_on": str(self.device),
+            "world_size": self.trainer.world_size,
+            "torch": torch.__version__,
+            "tables": tables_of(data_root, self.task.files),
+            **self.bandit.summary(),
+            "config": self.config,
+        }
+        write_search(folder / "search.json", search)
+        write_search_page(folder / "search.html", search)
+        print(result_lines(search, folder / "search.html"))
+
+    def _searched(self) -> float:
+        return self.search_seconds + time.perf_counter() - self.search_began
 
     # Evaluation
 
@@ -223,7 +245,7 @@ class DVPModule(pl.LightningModule):
         if self.device.type == "cuda":
             checkpoint["rng"]["cuda"] = torch.cuda.get_rng_state(self.device)
         if self.bandit:
-            checkpoint["bandit"] = self.bandit.state_dict() | {"arm": self.arm}
+            checkpoint["bandit"] = self.bandit.state_dict() | {"arm": self.arm, "seconds": self._searched()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         refuse_to_go_on(checkpoint["description"])
@@ -233,6 +255,7 @@ class DVPModule(pl.LightningModule):
             torch.cuda.set_rng_state(checkpoint["rng"]["cuda"], self.trainer.strategy.root_device)
         if self.bandit:
             self.arm = checkpoint["bandit"].pop("arm")
+            self.search_seconds = checkpoint["bandit"].pop("seconds", 0.0)
             self.bandit.load_state_dict(checkpoint["bandit"])
 
     # Optimiser

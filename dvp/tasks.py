@@ -64,14 +64,25 @@ def token_loss(logits: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits, targets, reduction="sum") / max(1, len(targets))
 
 
-def mean_score(task: Task, logits: Tensor, targets: Tensor) -> Tensor:
+def mean_score(task: Task, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
     """The mean score in percent."""
-    return 100 * task.score(logits, targets).mean()
+    return 100 * task.score(logits, batch["targets"]).mean()
 
 
-def mean_likelihood(task: Task, logits: Tensor, targets: Tensor) -> Tensor:
+def mean_likelihood(task: Task, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
     """100 * exp(-loss): the labelled tokens' likelihood, their geometric mean, in percent."""
-    return 100 * (-task.loss(logits, targets)).exp()
+    return 100 * (-task.loss(logits, batch["targets"])).exp()
+
+
+def letter_accuracy(task: Task, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
+    """The share of rows, in percent, whose right letter is the likeliest where its answer names one.
+
+    `letter` says which of the labelled tokens that is, -1 where the row was cut before; such a row is wrong.
+    """
+    logits = logits[batch["letter"]][:, batch["letters"]]  # (B, letters)
+    beyond = batch["letters"].new_ones(logits.shape).cumsum(1) > batch["num_choices"][:, None]
+    right = logits.masked_fill(beyond, float("-inf")).argmax(1) == batch["answer"]
+    return 100 * (right & (batch["letter"] >= 0)).float().mean()
 
 
 class Answers(NamedTuple):
@@ -100,7 +111,9 @@ class Task:
     targets: Callable[[list, list, int], Tensor] = class_targets
     loss: Callable[[Tensor, Tensor], Tensor] = class_loss
     score: Callable[[Tensor, Tensor], Tensor] = class_score
-    reward: Callable[[Task, Tensor, Tensor], Tensor] = mean_score  # of an arm, from logits and targets, in percent
+    # What an arm of a search earns, from logits and batch, in percent: by the published rule, and by others
+    reward: Callable[[Task, Tensor, dict[str, Tensor]], Tensor] = mean_score
+    accuracy: Callable[[Task, Tensor, dict[str, Tensor]], Tensor] = mean_score
     test_splits: tuple[str, ...] = ()  # those of which test_split= chooses one instead
     answers: tuple[str, ...] | None = None  # a fixed vocabulary; None: the data's own
     # normalised answer -> how its official program, which compares to the letter, spells it; of tables without spelling
@@ -187,6 +200,7 @@ TASKS = {
         metric="accuracy",
         loss=token_loss,
         reward=mean_likelihood,
+        accuracy=letter_accuracy,
         answers=tuple("ABCDE"),
         kind="written",
         transform="squeeze",

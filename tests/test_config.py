@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from dvp import search
 from dvp.adapters import ADAPTERS
 from dvp.backbones import BACKBONES
 from dvp.config import EXPERIMENTS, LANGUAGE_MODELS, RULES, SHAPES, SHAPES_MODELS, TASK_NAMES, check, ex
-from dvp.config.rules import STRATEGIES, TEXTS, check_value, check_values
+from dvp.config.experiments import SHAPES_ADAPTERS, SHAPES_SCIENCE_QA, SHAPES_SCIENCE_QA_SEARCH, SHAPES_SEARCH
+from dvp.config.rules import SEARCH_RULES, STRATEGIES, TEXTS, check_value, check_values
 from dvp.errors import UserError
 from dvp.tasks import TASKS
 
@@ -45,6 +47,7 @@ def test_all_published_configs_are_there() -> None:
 
 def test_names_are_those_of_the_tables() -> None:
     assert all(RULES["use_adapter"][0](kind) for kind in ADAPTERS)
+    assert set(SEARCH_RULES) == set(search.RULES)
     assert set(TASK_NAMES) == set(TASKS)
     assert {name.lower() for name in LANGUAGE_MODELS} == set(BACKBONES)
 
@@ -54,14 +57,30 @@ def test_shapes_turns_any_experiment_into_a_small_one(name: str) -> None:
     config = check(resolve(name, "shapes"))
     family = name.split("_")[2]
     assert config["tokenizer"] == str(SHAPES_MODELS / family)
-    assert {key: config[key] for key in SHAPES if key != "tokenizer"} == {
-        key: value for key, value in SHAPES.items() if key != "tokenizer"
-    }
-    assert config["search_stage"] == ("search" in name)
+    searching, adapters = "search" in name, family == "llama"
+    given = (
+        SHAPES
+        | (SHAPES_SEARCH if searching else SHAPES_ADAPTERS if adapters else {})
+        | {"tokenizer": config["tokenizer"]}
+    )
+    assert {key: config[key] for key in given} == given
+    assert config["search_stage"] == searching
+    assert config["use_adapter"] == (searching or adapters)
+
+
+def test_what_shapes_gives_depends_on_the_command_line_too() -> None:
+    rates = {}
+    for adapters in (True, False):
+        rates[adapters] = resolve("dvp_adaption_bert_vqa", "shapes", use_adapter=adapters)["learning_rate"]
+    assert rates == {True: SHAPES_ADAPTERS["learning_rate"], False: SHAPES["learning_rate"]}
+    assert resolve("dvp_search_bert_vqa", "shapes", kab="published", learning_rate=1)["kab"] == "published"
+    assert resolve("dvp_search_bert_vqa")["kab"] == "published"
+    assert resolve("dvp_search_llama_sqa", "shapes")["learning_rate"] == SHAPES_SCIENCE_QA_SEARCH["learning_rate"]
+    assert resolve("dvp_adaption_llama_sqa", "shapes")["learning_rate"] == SHAPES_SCIENCE_QA["learning_rate"]
 
 
 def test_the_later_named_config_wins_and_the_command_line_beats_both() -> None:
-    assert resolve("dvp_search_llama_vqa", "shapes")["batch_size"] == SHAPES["batch_size"]
+    assert resolve("dvp_search_llama_vqa", "shapes")["batch_size"] == SHAPES_SEARCH["batch_size"]
     assert resolve("shapes", "dvp_search_llama_vqa")["batch_size"] == 128
     assert resolve("shapes", "dvp_search_llama_vqa", batch_size=32)["batch_size"] == 32
 
@@ -123,7 +142,7 @@ TAKEN: dict[str, list[Any]] = {
     "task": ["vqa"],
     **dict.fromkeys(("precision", "backbone_dtype", "strategy", "image_tokens"), ["auto"]),
     **dict.fromkeys(
-        ("language_model", "test_split", "image_tokens_on", "prompt_format", "answer_by", "optim_type"), []
+        ("language_model", "test_split", "image_tokens_on", "prompt_format", "answer_by", "optim_type", "kab"), []
     ),
     "quantize": [None],
     "max_text_len": [3, 1000],

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from tiny_world import PUBLISHED, SPLITS, fit, rows_of, write_table
 
 from dvp.build import build_data
 from dvp.checkpoints import read_checkpoint, trained_state
 from dvp.config import EXPERIMENTS
+from dvp.module import DVPModule
 from dvp.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]
@@ -130,13 +132,55 @@ def test_an_adaption_takes_the_layer_of_the_newest_search(command, refused, tiny
     assert "dvp_search_bert_gqa" in refused("with", "dvp_adaption_bert_gqa", **auto)  # the command to run first
     for seed in (0, 1):
         command("with", "dvp_search_bert_gqa", **settings, seed=seed)
-    newest = json.loads((Path(settings["log_dir"]) / "dvp_search_bert_gqa_seed1/version_0/search.json").read_text())
+    assert "undecided" in capsys.readouterr().out
+    assert "is undecided" in refused("with", "dvp_adaption_bert_gqa", **auto)  # two updates tell nothing
+    path = Path(settings["log_dir"]) / "dvp_search_bert_gqa_seed1/version_0/search.json"
+    newest = json.loads(path.read_text())
+    path.write_text(json.dumps(newest | {"found": True, "verdict": "K is there"}))
     capsys.readouterr()
     command("with", "dvp_adaption_bert_gqa", **auto)
     assert f"K = {newest['insert_layer']}, from" in capsys.readouterr().out
     last = run_folder(settings, "dvp_adaption_bert_gqa") / "checkpoints" / "last.ckpt"
     assert read_checkpoint(str(last))[1]["insert_layer"] == newest["insert_layer"]
     assert "dvp_search_bert_vqa" in refused("with", "dvp_adaption_bert_vqa", **auto)
+
+
+def arm_two_is_better(monkeypatch: pytest.MonkeyPatch | None = None, shift: float = 0.0) -> None:
+    """Scores of arms from now on: 50, but 90 + shift for arm 2 and 70 - shift for arm 1, and some noise for all."""
+    noise = torch.Generator().manual_seed(0)
+
+    def score_arms(module: DVPModule, batch: dict, arms: list[int]) -> torch.Tensor:
+        means = torch.tensor([50.0, 70.0 - shift, 90.0 + shift])
+        return means[arms] + torch.randn(len(arms), generator=noise)
+
+    (monkeypatch.setattr if monkeypatch else setattr)(DVPModule, "score_arms", score_arms)
+
+
+@pytest.mark.parametrize("max_steps, finished, updates", [(200, True, 90), (60, True, 60), (200, False, 40)])
+def test_a_search_by_the_mean_stops_when_it_is_decided(
+    max_steps: int, finished: bool, updates: int, configure, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    arm_two_is_better(monkeypatch)
+    config = configure("dvp_search_bert_vqa", kab="mean", max_steps=max_steps)
+    trainer = fit(config, *([] if finished else [StopAt(updates)]))
+    assert trainer.global_step == updates
+    assert len(trainer.lightning_module.bandit.trace) == updates // 2
+    (path,) = Path(config["log_dir"]).rglob("search.json")
+    found = json.loads(path.read_text(encoding="utf-8"))
+    assert (found["finished"], found["updates"], found["insert_layer"]) == (finished, updates, 2)
+    assert found["decided"] == found["found"] == (updates == 90)
+    assert found["verdict"] in capsys.readouterr().out
+    assert "<svg" in path.with_name("search.html").read_text(encoding="utf-8")
+
+
+class StopAt(pl.Callback):
+    """Ends the run early, as a limit of time does."""
+
+    def __init__(self, updates: int):
+        self.updates = updates
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        trainer.should_stop |= trainer.global_step >= self.updates
 
 
 @pytest.mark.parametrize("processes, rows", [(1, 4), (2, 2)])
@@ -242,9 +286,13 @@ def _train_as_rank(rank: int, configs: list[dict], out: Path, port: int) -> None
                    "LOCAL_RANK": str(rank), "GROUP_RANK": "0", "LOCAL_WORLD_SIZE": "2",
                    "TORCHELASTIC_RUN_ID": "test"}  # fmt: skip  # as torchrun sets them
     for number, config in enumerate(configs):
+        if config["kab"] == "mean":  # each rank scores in its own way, and finds another arm the best
+            arm_two_is_better(shift=rank * -50.0)
         module = fit(config).lightning_module
         state = {name: parameter.detach() for name, parameter in trained_state(module).items()}
-        if module.bandit:
+        if config["kab"] == "mean":
+            state |= {"scores": torch.tensor([entry["scores"] for entry in module.bandit.trace])}
+        elif module.bandit:
             state |= {"preferences": module.bandit.preferences, "counts": module.bandit.counts}
         torch.save(state, out / f"{number}_{rank}.pt")
 
@@ -261,6 +309,8 @@ def test_two_processes_end_with_equal_weights_and_preferences(configure, data_ro
         "learning_rate": 1e-3,
     }
     configs = [configure(name, **options) for name in ("dvp_search_llama_vqa", "dvp_adaption_bert_vqa")]
+    mean = options | {"batch_size": 2, "max_steps": 200}
+    configs.append(configure("dvp_search_bert_vqa", kab="mean", **mean))
     port = 20000 + os.getpid() % 20000
     torch.multiprocessing.spawn(_train_as_rank, (configs, tmp_path, port), nprocs=2)
     assert [path.name for path in Path(configs[0]["log_dir"]).glob("*/*")] == ["version_0"] * len(configs)
@@ -272,6 +322,9 @@ def test_two_processes_end_with_equal_weights_and_preferences(configure, data_ro
     search = torch.load(tmp_path / "0_0.pt")
     assert search["counts"].sum() == 8 * 10
     assert search["preferences"].abs().sum() > 0
+    scores = torch.load(tmp_path / "2_0.pt")["scores"]
+    assert len(scores) == 45  # both stopped after 90 updates
+    assert scores.mean(0).tolist() == pytest.approx([50, 95, 65], abs=1)  # the mean of both ranks' scores
 
 
 def test_run_starts_its_processes_itself(tiny, tmp_path: Path) -> None:

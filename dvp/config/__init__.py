@@ -16,6 +16,7 @@ from dvp.config.experiments import (
     SHAPES,
     SHAPES_MODELS,
     TASK_NAMES,
+    Shapes,
 )
 from dvp.config.rules import RULES, check, check_values, one_task
 
@@ -41,5 +42,4 @@ for _name, _settings in NAMED.items():
     ex.add_named_config(_name, _settings)
     _stage = "Search K" if _settings.get("search_stage") else "Train at K"
     ex.named_configs[_name].__doc__ = f"{_stage}: {_settings['language_model']}, {_name.split('_', 3)[3]}."
-ex.add_named_config("shapes", SHAPES)
-ex.named_configs["shapes"].__doc__ = "Any experiment on the embedded world, on a laptop; goes last."
+ex.named_configs["shapes"] = Shapes()

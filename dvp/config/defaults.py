@@ -51,7 +51,8 @@ def defaults():
     drop_rate = 0.1  # dropout on the compressor's attention map
 
     # Search
-    search_sample = 5  # arms scored after each update, or all: every arm once, on the shared trunk about as cheap
+    kab = "published"  # the rule: published (a policy moved by sampled scores) or mean (scores all, ends when decided)
+    search_sample = 5  # kab=published: arms scored after each update, or all: every arm once, about as cheap
     search_warmup_steps = 0  # updates before the first scores count
 
     # Optimiser

@@ -4,6 +4,8 @@ from collections import ChainMap
 from pathlib import Path
 from typing import Any
 
+from sacred.config import ConfigDict
+
 SEARCH = {"search_stage": True, "max_epoch": 2, "max_steps": None, "warmup_steps": 0, "decay_power": "constant"}
 ADAPTION = {"search_stage": False, "max_steps": None}
 VQA = {"datasets": ["vqa"], "lr_mult": 10}
@@ -66,6 +68,34 @@ SHAPES = {
     "drop_rate": 0.0,
     "max_epoch": 3,
 }
+
+# What it gives on top: to a search, which wants adapters, small batches and an early end; to adapters; to ScienceQA.
+SHAPES_SEARCH = {
+    "kab": "mean", "use_adapter": True, "batch_size": 32, "per_gpu_batchsize": 32, "max_epoch": 4, "learning_rate": 2e-3
+}  # fmt: skip
+SHAPES_ADAPTERS = {"learning_rate": 4e-3}
+SHAPES_SCIENCE_QA = {"learning_rate": 1.6e-2, "warmup_steps": 0.1, "max_epoch": 2}
+SHAPES_SCIENCE_QA_SEARCH = {"learning_rate": 3.2e-2}  # the same per row
+
+
+class Shapes:
+    """Any experiment on the embedded world, on a laptop; goes last."""
+
+    def __call__(
+        self, fixed: dict[str, Any] | None = None, preset: dict[str, Any] | None = None, fallback: Any = None
+    ) -> dict[str, Any]:
+        """What Sacred asks a named config for; fixed: the command line, preset: the named configs before this one."""
+        return ConfigDict(shapes_settings((preset or {}) | (fixed or {})))(fixed, preset, fallback)
+
+
+def shapes_settings(chosen: dict[str, Any]) -> dict[str, Any]:
+    """The settings that `shapes` adds to those that were chosen before it."""
+    search, science_qa = chosen.get("search_stage", False), "scienceqa" in chosen.get("datasets", ())
+    settings = SHAPES | (SHAPES_SEARCH if search else SHAPES_ADAPTERS if chosen.get("use_adapter") else {})
+    if science_qa:
+        settings |= SHAPES_SCIENCE_QA | (SHAPES_SCIENCE_QA_SEARCH if search else {})
+    return settings
+
 
 _ALL = EXPERIMENTS | SCIENCE_QA_EXPERIMENTS
 NAMED = {name: {"exp_name": name} | dict(ChainMap(*reversed(parts))) for name, parts in _ALL.items()}  # the later wins

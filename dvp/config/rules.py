@@ -18,6 +18,7 @@ class Rule(NamedTuple):
 
 MANY = 2**31 - 1  # more rows, updates or tokens than any run has
 
+SEARCH_RULES = ("published", "mean")  # those of search/, which loads torch
 # Of Lightning's, those that one program per device can be trained with.
 STRATEGIES = (
     "auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false", "fsdp", "fsdp_cpu_offload",
@@ -99,6 +100,7 @@ RULES: dict[str, Rule] = {
     "insert_layer": _or(_whole(0, MANY, "a layer counted from 0"), "auto"),
     "drop_rate": Rule(lambda value: _RATE.holds(value) and value < 1, "a share from 0 to below 1"),
     "search_sample": _or(_COUNT, "all"),
+    "kab": _one_of(*SEARCH_RULES),
     "optim_type": _one_of("adamw", "adam", "sgd"),
     **dict.fromkeys(("learning_rate", "lr_mult", "weight_decay", "end_lr"), _RATE),
     "decay_power": _or(_number(100, "a power from 0 to 100"), "cosine", "constant"),

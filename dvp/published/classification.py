@@ -121,6 +121,8 @@ def load_published(path: str, module: DVPModule) -> dict[str, str]:
     if (preferences is None) != (module.bandit is None):
         there, here = ("an adaption", "a search") if preferences is None else ("a search", "an adaption")
         raise UserError(f"The published checkpoint {path} comes from {there} (layer_alphas), but this run is {here}.")
+    if module.bandit and module.bandit.name != "published":
+        raise UserError(f"{path} holds a search by the published rule: go on with it by kab=published.")
     if module.bandit and preferences.shape != module.bandit.preferences.shape:
         raise UserError(f"{path} has layer_alphas for {len(preferences)} layers, not {module.model.num_layers}.")
     weights, ignored = translate(state, module.model, module.task_name)

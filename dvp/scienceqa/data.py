@@ -85,19 +85,38 @@ class ProblemReader:
         return True
 
     def collate(self, problems: list[dict[str, Any]]) -> dict[str, Any]:
-        """A batch of the layout, with answer and num_choices (B,), letters (5,) and question_id."""
+        """A batch of the layout, with answer and num_choices (B,), letters (5,) and question_id.
+
+        letter (B,): which of the R that are read out tells the answer's letter, -1 where none does.
+        """
         rows = [problem["row"] for problem in problems]
         pictures = [problem["pixel_values"] for problem in problems if "pixel_values" in problem]
         if self.as_published and self.transform:  # Published: a picture of zeros where there is none
             none = torch.zeros_like(pictures[0]) if pictures else self.transform(Image.new("RGB", (1, 1))) * 0
             pictures = [problem.get("pixel_values", none) for problem in problems]
-        make = self.layout.batch if rows[0].ended else self.layout.question_batch
-        return make(rows, pictures) | {
+        batch = (self.layout.batch if rows[0].ended else self.layout.question_batch)(rows, pictures)
+        letters = [self._letter(row, index, *batch["read"]) for index, row in enumerate(rows)]
+        return batch | {
+            "letter": torch.tensor(letters),  # (B,)
             "answer": torch.tensor([problem["answer"] for problem in problems]),  # (B,)
             "num_choices": torch.tensor([problem["num_choices"] for problem in problems]),  # (B,)
             "letters": self.letters,
             "question_id": [problem["question_id"] for problem in problems],
         }
+
+    def _letter(self, row: Row, index: int, rows: Tensor, positions: Tensor) -> int:
+        before = self.layout.text_start(row.has_image) + row.letter - 2  # the position that tells the letter
+        found = ((rows == index) & (positions == before)).nonzero().flatten().tolist() if row.letter >= 0 else []
+        return found[0] if found else -1
+
+    def _letter_place(self, row: Row, prompt: str, follows: str, answer: int) -> int:
+        """The place in the row's ids of its answer's letter; -1 where it is not written."""
+        named = f"{ANSWER_STEM} {LETTERS[answer]}"
+        start = follows.find(named) if answers_first(self.prompt_format) else follows.rfind(named)
+        if start < 0:
+            return -1
+        place = len(self.tokens.encode(prompt + follows[: start + len(named)]))  # behind BOS
+        return place if int(row.ids[place]) == self.letters[answer] else -1
 
     def _encode(self, split: str, table: Table, purpose: str) -> list[Row]:
         texts = [name for name in COLUMNS if name not in ("image", "question_id")]
@@ -106,7 +125,8 @@ class ProblemReader:
         for problem, has_image in zip(table.select(texts).to_pylist(), with_image(table), strict=True):
             prompt, target = write_example(problem, self.prompt_format, self.use_caption)
             follows = target if stem is None else stem
-            rows.append(encode_row(self.tokens, prompt, follows, has_image and bool(self.transform), stem is None))
+            row = encode_row(self.tokens, prompt, follows, has_image and bool(self.transform), stem is None)
+            rows.append(row._replace(letter=self._letter_place(row, prompt, follows, problem["answer"])))
         what = f"{split} {'examples' if stem is None else 'prompts'}"
         self.truncated[what] = sum(self.layout.length(row) > self.layout.max_length for row in rows)
         rank_zero_info(

@@ -49,6 +49,7 @@ class Row(NamedTuple):
     prompt_length: int
     has_image: bool
     ended: bool = True  # False: it is to be continued
+    letter: int = -1  # place of the answer's letter among the ids, where it is known
 
 
 def encode_row(tokens: Tokens, prompt: str, follows: str, has_image: bool, ended: bool = True) -> Row:

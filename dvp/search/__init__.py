@@ -1,6 +1,23 @@
 """Where the prompt goes in: the rules that choose an arm, and their record on disk. No rule knows what an arm is."""
 
 from dvp.search.bandit import KArmedBandit
-from dvp.search.record import latest_search
+from dvp.search.mean import MeanScores
+from dvp.search.record import latest_search, result_lines, tables_of, write_search
+from dvp.search.rule import Rule, Verdict
 
-__all__ = ["KArmedBandit", "latest_search"]
+RULES: dict[str, type[Rule]] = {  # kab= -> the rule
+    "published": KArmedBandit,
+    "mean": MeanScores,
+}
+
+__all__ = [
+    "RULES",
+    "KArmedBandit",
+    "MeanScores",
+    "Rule",
+    "Verdict",
+    "latest_search",
+    "result_lines",
+    "tables_of",
+    "write_search",
+]

@@ -9,22 +9,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-STEP_SIZE = 0.005  # of the classification tasks, with scores from 0 to 100
+from dvp.search.rule import STEP_SIZE, Rule, Verdict
+
+SURE = 0.6  # a best arm of less probability was, in trials, too often not the best
 
 
-class KArmedBandit:
-    """Preferences over arms, moved by how much better than its batch an arm scored.
+class KArmedBandit(Rule):
+    """Preferences over arms, moved by how much better than its batch an arm scored."""
 
-    The generator is seeded alike on every rank, so that all ranks train and score the same arms.
-    """
+    name = "published"
+    remembered = ("preferences", "counts", "totals", "trace")
 
     def __init__(self, num_arms: int, seed: int = 0, step_size: float = STEP_SIZE):
+        super().__init__(num_arms, seed, step_size)
         self.preferences = torch.zeros(num_arms)
-        self.step_size = step_size
-        self.generator = torch.Generator().manual_seed(seed)
         self.counts = torch.zeros(num_arms, dtype=torch.long)  # how often each arm was scored
         self.totals = torch.zeros(num_arms, dtype=torch.float64)  # sum of its scores
-        self.trace: list[dict[str, Any]] = []  # one entry per update
 
     @property
     def probabilities(self) -> Tensor:
@@ -36,9 +36,9 @@ class KArmedBandit:
         """The arm of the largest preference, the first of equals."""
         return int(self.preferences.argmax())
 
-    def random_arm(self) -> int:
-        """An arm to train with, all equally likely."""
-        return int(torch.randint(len(self.preferences), (), generator=self.generator))
+    def scored(self, count: int | str) -> list[int]:
+        """`count` arms drawn from the policy, or all of them once."""
+        return list(range(self.num_arms)) if count == "all" else self.sample(count)
 
     def sample(self, count: int) -> list[int]:
         """`count` arms to score, drawn from the policy with replacement."""
@@ -57,13 +57,21 @@ class KArmedBandit:
             self.preferences[arm] += self.step_size * reward * p[arm] * (1 - p[arm])
             self.counts[arm] += 1
             self.totals[arm] += score
-        self.trace.append({"arms": list(arms), "scores": list(scores), "best": self.best})
+        super().update(arms, scores)
         return rewards
+
+    def verdict(self) -> Verdict:
+        """What the probability of the best arm says."""
+        return policy_verdict(self.probabilities.tolist())
+
+    def progress(self) -> dict[str, float]:
+        """What to show while searching: K and its probability."""
+        return super().progress() | {"p": float(self.probabilities[self.best])}
 
     def summary(self) -> dict[str, Any]:
         """What is known of each arm, ready for JSON; an arm that was never scored has no mean."""
-        return {
-            "insert_layer": self.best,
+        return super().summary() | {
+            "step_size": self.step_size,
             "preferences": self.preferences.tolist(),
             "probabilities": self.probabilities.tolist(),
             "mean_scores": [
@@ -71,16 +79,20 @@ class KArmedBandit:
                 for total, count in zip(self.totals.tolist(), self.counts.tolist(), strict=True)
             ],
             "counts": self.counts.tolist(),
-            "trace": self.trace,
         }
 
-    def state_dict(self) -> dict[str, Any]:
-        """All that a resumed search needs."""
-        state = {name: getattr(self, name) for name in ("preferences", "counts", "totals", "trace")}
-        return state | {"generator": self.generator.get_state()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up the state of `state_dict`."""
-        for name in ("preferences", "counts", "totals", "trace"):
-            setattr(self, name, state[name])
-        self.generator.set_state(state["generator"])
+def policy_verdict(probabilities: Sequence[float]) -> Verdict:
+    """What a policy says of K: nothing as long as its best arm has not twice the probability that it began with."""
+    best = max(probabilities)
+    began = 1 / len(probabilities)
+    arm = list(probabilities).index(best)
+    if best < min(SURE, 2 * began):
+        words = f"undecided: the best arm's probability is {best:.2f} and was {began:.2f} at the start; search longer"
+        return Verdict(False, False, f"{words}, or with kab=mean")
+    if best < SURE:
+        words = (
+            f"K = {arm}, but with a probability of {best:.2f} only: below {SURE} another is too often the better one"
+        )
+        return Verdict(True, False, f"{words}; search longer, or with kab=mean")
+    return Verdict(True, True, f"K = {arm} with a probability of {best:.2f}")

@@ -1,30 +1,121 @@
-"""search.json, the record of a search: what was found, and with which settings."""
+"""search.json, the record of a search: what was found, how surely, and with which settings; and who may use it."""
 
 import json
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from dvp.errors import UserError
+from dvp.files import write_json
+from dvp.search.bandit import policy_verdict
+
+VERSION = 1
+# K is that of these settings; paths are compared as places.
+SAME = ("datasets", "language_model", "tokenizer", "clip_model")
+PATHS = ("tokenizer", "clip_model", "data_root")
+ADAPTERS = {True: "with adapters", False: "with the whole language model"}
 
 
-def latest_search(log_dir: Path, config: dict[str, Any]) -> int:
-    """K of the newest finished search of the same language model and task under `log_dir`; says which.
+def tables_of(data_root: str | Path, files: str) -> dict[str, int]:
+    """The Arrow files of a task (those that begin with `files`), name to bytes: they tell data sets apart."""
+    return {path.name: path.stat().st_size for path in sorted(Path(data_root).glob(f"{files}_*.arrow"))}
 
+
+def write_search(path: Path, search: dict[str, Any]) -> None:
+    """Write the record of a search, whole."""
+    write_json(path, {"version": VERSION} | search)
+
+
+def read_search(path: Path) -> dict[str, Any]:
+    """The record of a search, of any version; raises UserError for one that is newer or damaged."""
+    try:
+        search = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): remove it, or search again.") from error
+    version = search.get("version", 0)
+    if version > VERSION:
+        raise UserError(f"{path} has format {version}, this code reads up to {VERSION}: take the code that wrote it.")
+    if version == 0:  # of before there was a second rule: it says K and no more
+        verdict = policy_verdict(search["probabilities"])
+        known = {"found": verdict.found, "decided": verdict.decided, "verdict": verdict.words}
+        return {"kab": "published", **known, "tables": None} | search
+    return search
+
+
+def result_lines(search: dict[str, Any], place: Path) -> str:
+    """What a search has to say at its end: K, how sure that is, what each arm scored, and where the rest stands."""
+    name, column = ("z", search["z"]) if "z" in search else ("p", search["probabilities"])
+    rows = [f"{'layer':>7}{'mean score':>12}{name:>8}"]
+    for arm, (mean, value) in enumerate(zip(search["mean_scores"], column, strict=True)):
+        cells = ("-" if number is None else f"{number:.2f}" for number in (mean, value))
+        rows.append(f"{arm:7}" + "{:>12}{:>8}".format(*cells))
+    ended = "" if search["finished"] else ", not finished"
+    cost = f"{search['updates']} updates, {search['seconds']:.0f} s{ended}"
+    words = f"\nSearch (kab={search['kab']}): {search['verdict']}\n" + "\n".join(rows)
+    use = f"; take it with insert_layer={search['insert_layer']}" if search["found"] and search["finished"] else ""
+    return f"{words}\n{cost}{use}; details in {place}"
+
+
+def latest_search(log_dir: Path, config: dict[str, Any], tables: dict[str, int]) -> int:
+    """K of the newest search under `log_dir` whose settings agree and that found something; says which, and how surely.
+
+    One that trained what this run trains, adapters or all, goes before the others. tables: those of this run's task.
     Raises UserError with the command to run where there is none.
     """
-    same = ("language_model", "tokenizer", "datasets")
-    found = []
-    for path in log_dir.rglob("search.json"):
-        search = json.loads(path.read_text(encoding="utf-8"))
-        if search["finished"] and all(search["config"][key] == config[key] for key in same):
-            found.append((path.stat().st_mtime, path, search["insert_layer"]))
-    if not found:
-        task = {"scienceqa": "sqa"}.get(config["datasets"], config["datasets"])
-        experiment = f"dvp_search_{config['language_model'].lower()}_{task}"
-        raise UserError(
-            f"insert_layer=auto found no finished search of {config['tokenizer']} on {config['datasets']} "
-            f"in {log_dir}: run `python run.py with {experiment} ...` first, or give a layer."
-        )
-    _, path, layer = max(found)
-    print(f"insert_layer=auto: K = {layer}, from {path}")
-    return layer
+    passed_over = []
+    for path, search in _newest_first(log_dir, config["use_adapter"]):
+        layer, place = search["insert_layer"], f"{path}: {search['verdict']}"
+        reason = _other(search, config, tables) or _useless(search)
+        if not reason:
+            trained = search["config"].get("use_adapter", config["use_adapter"])
+            searched = "" if trained == config["use_adapter"] else f" (searched {ADAPTERS[trained]})"
+            for line in passed_over:
+                print(f"insert_layer=auto passes over {line}")
+            print(f"insert_layer=auto: K = {layer}, from {place}{searched}")
+            return layer
+        passed_over.append(f"{path}: it {reason}")
+    task = {"scienceqa": "sqa"}.get(config["datasets"], config["datasets"])
+    experiment = f"dvp_search_{config['language_model'].lower()}_{task}"
+    there = f" ({'; '.join(passed_over[:3])})" if passed_over else ""
+    raise UserError(
+        f"insert_layer=auto found no finished search that tells K of {config['tokenizer']} on {config['datasets']} in "
+        f"{log_dir}{there}: run `python run.py with {experiment} ...` first, longer than one that was undecided, "
+        "or give a layer."
+    )
+
+
+def _newest_first(log_dir: Path, use_adapter: bool) -> Iterable[tuple[Path, dict[str, Any]]]:
+    found = [(path, read_search(path)) for path in log_dir.rglob("search.json")]
+
+    def order(entry: tuple[Path, dict[str, Any]]) -> tuple[bool, float]:
+        path, search = entry
+        return search["config"].get("use_adapter", use_adapter) == use_adapter, path.stat().st_mtime
+
+    return sorted(found, key=order, reverse=True)
+
+
+def _other(search: dict[str, Any], config: dict[str, Any], tables: dict[str, int]) -> str:
+    """How a search was of other settings than this run; empty if it was of the same."""
+    for key in SAME:
+        there, here = search["config"].get(key, config[key]), config[key]
+        if (_place(there) != _place(here)) if key in PATHS else there != here:
+            return f"was a search with {key}={there}, not {here}"
+    if search["tables"] is None:
+        same = _place(search["config"].get("data_root", config["data_root"])) == _place(config["data_root"])
+    else:
+        same = search["tables"].items() <= tables.items()  # tables of the test may have come since
+    return "" if same else f"searched on other tables than those in {config['data_root']}"
+
+
+def _useless(search: dict[str, Any]) -> str:
+    """Why a search tells no K; empty if it does."""
+    if not search["finished"]:
+        return "was not finished"
+    if search["config"].get("image_tokens") == "zero":
+        return "was blind (image_tokens=zero)"
+    return "" if search["found"] else f"is {search['verdict']}"
+
+
+def _place(path: str) -> str:
+    return os.path.abspath(path)

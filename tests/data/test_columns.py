@@ -187,7 +187,7 @@ def test_tables_of_two_conversions_are_refused(data_root: str, tmp_path: Path) -
 def test_published_tables_of_gqa_are_answered_in_its_spelling(data_root: str, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(data_root, tmp_path / "data", ignore=shutil.ignore_patterns("image_tokens")))
     rows = rows_of("gqa", "train")
-    rows[0] |= {"answers": [["t shirt"]] * 2, "answer_labels": [[3]] * 2}
+    rows[0] |= {"answers": [["t shirt"]] * 2, "answer_labels": [[4]] * 2}
     write_table(folder / "gqa_train.arrow", rows)
     answers = read_answers(str(folder), TASKS["gqa"])
     assert answers == [*ANSWERS, "t-shirt"]

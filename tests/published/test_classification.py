@@ -19,6 +19,7 @@ from dvp.checkpoints import TrainedOnly
 from dvp.errors import UserError
 from dvp.module import DVPModule
 from dvp.published.classification import load_published
+from dvp.search import MeanScores
 
 FORWARD = cases("forward")
 # one case of each backbone, with adapters and without
@@ -115,6 +116,14 @@ def test_a_search_goes_on_from_it(case: Case, tmp_path: Path) -> None:
         logits = module.model.forward_arms(case.batch("minival", step["minival_rows"]), step["arms"])
     ours = torch.stack([logits[arm] for arm in step["arms"]])
     torch.testing.assert_close(ours, case.tensors["step0.logits"], rtol=0, atol=2e-4)
+
+
+def test_only_the_published_rule_goes_on_from_it(tmp_path: Path) -> None:
+    case = cases("search")[0]
+    module = fresh(case)
+    module.bandit = MeanScores(module.model.num_layers)
+    with pytest.raises(UserError, match="kab=published"):
+        load_published(save(tmp_path, case.state()), module)
 
 
 def drop(key: str) -> Callable[[dict[str, Tensor]], object]:

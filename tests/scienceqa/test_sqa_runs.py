@@ -13,10 +13,13 @@ import sqa_worlds as worlds
 import torch
 from safetensors.torch import load_file
 
+from dvp.data.arrow import open_table
 from dvp.evaluation.scienceqa import score_files
 from dvp.module import DVPModule
 from dvp.prepare import convert
 from dvp.scienceqa import answering
+from dvp.scienceqa.data import ProblemReader
+from dvp.scienceqa.tokens import Layout, load_tokens
 from dvp.search import KArmedBandit
 from dvp.tasks import TASKS
 
@@ -64,14 +67,18 @@ def test_search_then_train_there_then_answer(run, folders, capsys):
     assert len(search["trace"]) == 4 and all(len(step["arms"]) == 10 for step in search["trace"])
     assert all(0 < value < 100 for step in search["trace"] for value in step["scores"])
 
-    run("adaption", insert_layer="auto", max_epoch=1)
+    assert not search["found"]  # a handful of updates tells nothing, and K is not taken from it
+    with pytest.raises(SystemExit):
+        run("adaption", insert_layer="auto", max_epoch=1)
+    assert "is undecided" in capsys.readouterr().err
+    run("adaption", insert_layer=search["insert_layer"], max_epoch=1)
     checkpoint = last(root)
     names = load_file(checkpoint / "weights.safetensors").keys()
     kinds = ("prefix.projector", "prefix.modality", "prefix.slot", "compressors.0")
     assert all(".adapter." in name or name.removeprefix("model.").startswith(kinds) for name in names)
 
     capsys.readouterr()
-    run("adaption", insert_layer="auto", test_only=True, load_path=checkpoint)
+    run("adaption", insert_layer=search["insert_layer"], test_only=True, load_path=checkpoint)
     printed = capsys.readouterr().out
     results = json.loads((root / "sqa_last.json").read_text())
     assert results["results"].keys() == results["outputs"].keys() and len(results["results"]) == COUNTS["test"]
@@ -270,3 +277,22 @@ def _published(name):
     }.items():  # fmt: skip
         name = name.replace(ours, theirs)
     return name
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("prompt_format", ["QCM-ALE", "QCM-EA"])
+def test_by_the_mean_an_arm_scores_by_the_letter_that_is_likeliest_where_the_answer_names_one(prompt_format, folders):
+    tokens = load_tokens(str(folders[1]["tokenizer"]))
+    layout = Layout((3, 4), (3, 5, 6), class_tokens=2, max_length=64)
+    reader = ProblemReader(tokens, layout, None, prompt_format=prompt_format, use_caption=False)
+    table = open_table(str(folders[1]["data_root"]), "scienceqa", "train", reader.columns)
+    problems = reader.dataset({"train": table}, "train")
+    batch = reader.collate([problems[item] for item in range(len(problems))])
+    letters = batch["targets"][batch["letter"]]
+    assert letters.tolist() == reader.letters[batch["answer"]].tolist() and (batch["letter"] >= 0).all()
+    logits = torch.zeros(len(batch["targets"]), 60)
+    logits[batch["letter"][:3], letters[:3]] = 1.0  # the first three are known, the others are a guess: A
+    logits[batch["letter"], reader.letters[4]] = 2.0  # E, which none of them offers
+    right = [place < 3 or answer == 0 for place, answer in enumerate(batch["answer"].tolist())]
+    accuracy = TASKS["scienceqa"].accuracy(TASKS["scienceqa"], logits, batch)
+    assert accuracy.item() == pytest.approx(100 * sum(right) / len(right)) and not all(right)

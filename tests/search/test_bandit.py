@@ -1,15 +1,11 @@
-"""The bandit: its arithmetic, its state, and where an adaption finds its answer."""
+"""The bandit: its arithmetic, its state, and what it knows."""
 
 import json
-import os
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from dvp.errors import UserError
-from dvp.search import KArmedBandit, latest_search
+from dvp.search import KArmedBandit
 
 
 def test_the_update_is_that_of_the_paper() -> None:
@@ -83,28 +79,21 @@ def test_the_summary_is_json_and_tells_each_arm() -> None:
     assert sum(summary["probabilities"]) == pytest.approx(1)
 
 
-CONFIG = {"exp_name": "dvp_adaption_bert_vqa", "language_model": "BERT", "tokenizer": "bert", "datasets": "vqa"}
-
-
-def note_search(folder: Path, insert_layer: int, age: int, **changes: Any) -> None:
-    folder.mkdir(parents=True)
-    finished = changes.pop("finished", True)
-    search = {"finished": finished, "insert_layer": insert_layer, "config": CONFIG | changes}
-    (folder / "search.json").write_text(json.dumps(search), encoding="utf-8")
-    os.utime(folder / "search.json", (10**9 - age, 10**9 - age))
-
-
-def test_the_newest_finished_search_of_the_same_model_and_task_is_taken(tmp_path: Path, capsys) -> None:
-    note_search(tmp_path / "old" / "version_0", 1, age=9)
-    note_search(tmp_path / "new" / "version_0", 2, age=5)
-    note_search(tmp_path / "unfinished", 3, age=1, finished=False)
-    for number, other in enumerate(({"datasets": "gqa"}, {"tokenizer": "other"}, {"language_model": "T5"})):
-        note_search(tmp_path / f"other_{number}", 4, age=1, **other)
-    assert latest_search(tmp_path, CONFIG) == 2
-    assert str(tmp_path / "new") in capsys.readouterr().out
-
-
-def test_without_a_search_the_command_to_run_is_named(tmp_path: Path) -> None:
-    note_search(tmp_path / "other", 1, age=0, datasets="gqa")
-    with pytest.raises(UserError, match="run `python run.py with dvp_search_bert_vqa"):
-        latest_search(tmp_path, CONFIG)
+@pytest.mark.parametrize(
+    "preferences, found, decided, words",
+    [
+        ([0.0, 0.001, 0.0, 0.0], False, False, "undecided: the best arm's probability is 0.25 and was 0.25"),
+        ([0.0, 0.9, 0.0, 0.0], False, False, "undecided"),  # p = 0.45
+        ([0.0, 1.3, 0.0, 0.0], True, False, "K = 1, but with a probability of 0.55 only"),
+        ([0.0, 2.0, 0.0, 0.0], True, True, "K = 1 with a probability of 0.71"),
+        ([0.0] * 11 + [1.0], True, False, "K = 11, but"),  # p = 0.2: of twelve arms that is much
+        ([0.0, 0.3], False, False, "undecided"),  # p = 0.57 of two is little
+    ],
+)
+def test_it_says_what_its_policy_knows(preferences: list[float], found: bool, decided: bool, words: str) -> None:
+    bandit = KArmedBandit(len(preferences))
+    bandit.preferences = torch.tensor(preferences)
+    verdict = bandit.verdict()
+    assert (verdict.found, verdict.decided) == (found, decided)
+    assert verdict.words.startswith(words)
+    assert not bandit.ended
