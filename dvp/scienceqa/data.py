@@ -7,13 +7,13 @@ import numpy as np
 import pyarrow.compute as pc
 import torch
 from PIL import Image
-from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from dvp.backbones.tokenizer import Tokenizer
 from dvp.data.arrow import Table, read_picture
 from dvp.scienceqa.text import ANSWER_STEM, LETTERS, answers_first, write_example
-from dvp.scienceqa.tokens import Layout, Row, Tokens, encode_row
+from dvp.scienceqa.tokens import Layout, Row, encode_row
 
 COLUMNS = (
     "question_id", "image", "question", "choices", "answer", "hint", "caption", "lecture", "solution", "subject",
@@ -26,6 +26,7 @@ class Problems(Dataset):
 
     def __init__(self, table: Table, rows: list[Row], reader: "ProblemReader"):
         self.table, self.rows, self.transform = table, rows, reader.transform
+        self.kind = "examples" if rows and rows[0].ended else "prompts"
         self.lengths = np.minimum([reader.layout.length(row) for row in rows], reader.layout.max_length)
         self.choices = list(zip(table["answer"].to_pylist(), map(len, table["choices"]), strict=True))
         self.ids = table["question_id"].to_pylist()
@@ -56,7 +57,7 @@ class ProblemReader:
 
     def __init__(
         self,
-        tokens: Tokens,
+        tokens: Tokenizer,
         layout: Layout,
         transform: Callable[[Image.Image], Tensor] | None,
         *,
@@ -66,6 +67,7 @@ class ProblemReader:
         as_published: bool = False,
     ):
         self.tokens, self.layout, self.transform = tokens, layout, transform
+        self.max_length = layout.max_length
         self.prompt_format, self.use_caption, self.as_published = prompt_format, use_caption, as_published
         self.answers = list(LETTERS)
         # What is put behind the prompt where the answer is asked for: nothing, or what a letter follows.
@@ -73,12 +75,15 @@ class ProblemReader:
             "validate": ANSWER_STEM if answers_first(prompt_format) else "", "test": ANSWER_STEM if likelihood else ""
         }  # fmt: skip
         self.letters = torch.tensor([tokens.encode(f"{ANSWER_STEM} {letter}")[-1] for letter in LETTERS])
-        self.truncated: dict[str, int] = {}
 
     def dataset(self, tables: dict[str, Table], purpose: str) -> Problems:
         """The problems of a table, by its split, for train, search, validate or test."""
         ((split, table),) = tables.items()
         return Problems(table, self._encode(split, table, purpose), self)
+
+    def count_cut(self, problems: Problems) -> int:
+        """How many of the problems take more than max_length positions, and so are cut."""
+        return sum(self.layout.length(row) > self.max_length for row in problems.rows)
 
     def labelled(self, table: Table) -> bool:
         """ScienceQA's tables all come with their answers."""
@@ -107,11 +112,6 @@ class ProblemReader:
             prompt, target = write_example(problem, self.prompt_format, self.use_caption)
             follows = target if stem is None else stem
             rows.append(encode_row(self.tokens, prompt, follows, has_image and bool(self.transform), stem is None))
-        what = f"{split} {'examples' if stem is None else 'prompts'}"
-        self.truncated[what] = sum(self.layout.length(row) > self.layout.max_length for row in rows)
-        rank_zero_info(
-            f"{self.truncated[what]} of {len(rows)} {what} are over {self.layout.max_length} tokens and cut."
-        )
         return rows
 
 
