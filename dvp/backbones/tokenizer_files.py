@@ -23,7 +23,8 @@ from transformers import AutoTokenizer
 from dvp.backbones.tokenizer import Tokenizer, Vocabulary
 from dvp.errors import UserError
 
-FALLBACK, PUT_TOGETHER, SETTINGS = "tokenizer.json", "vocab.json", "tokenizer_config.json"
+FALLBACK, SETTINGS = "tokenizer.json", "tokenizer_config.json"
+OTHERS = ("vocab.json", "vocab.txt", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model")  # of relatives
 WORDPIECE = ("do_lower_case", "strip_accents", "tokenize_chinese_chars")  # in tokenizer_config.json
 # In a text these are words; the last is a character that hardly any vocabulary knows.
 TYPED = "<s> </s> <pad> <unk> [CLS] [SEP] [PAD] <|begin_of_text|> <|end_of_text|> <|eot_id|> \ue000".split()
@@ -36,7 +37,7 @@ def load_tokenizer(name_or_path: str, vocabulary: Vocabulary, pad_token_id: int 
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # workers fork after the tokenizer was used
     file, settings = vocabulary_file(name_or_path, vocabulary), find_file(name_or_path, SETTINGS)
-    reader = READERS.get(file.name) or READERS[file.suffix]
+    reader = READERS[file.suffix] if file.name in (vocabulary.file, FALLBACK) else _put_together
     tokenizer = reader(file, settings, vocabulary)
     _check(tokenizer)
     return replace(tokenizer, pad_token_id=pad_token_id)
@@ -61,7 +62,7 @@ def find_file(name_or_path: str, file: str) -> Path | None:
 def vocabulary_file(name_or_path: str, vocabulary: Vocabulary) -> Path:
     """The file that decides about a folder's or hub name's tokens; raises UserError where there is none."""
     above = Path(name_or_path).parent / vocabulary.file  # Meta's layout: beside the folders of all sizes
-    for name in (vocabulary.file, FALLBACK, PUT_TOGETHER):
+    for name in dict.fromkeys((vocabulary.file, FALLBACK, *OTHERS)):
         if found := find_file(name_or_path, name):
             return found
     if vocabulary.file.endswith(".model") and Path(name_or_path).is_dir() and above.is_file():
@@ -131,8 +132,15 @@ def _json(file: Path, settings: Path | None, vocabulary: Vocabulary) -> Tokenize
 
 
 def _put_together(file: Path, settings: Path | None, vocabulary: Vocabulary) -> Tokenizer:
-    found = AutoTokenizer.from_pretrained(file.parent)
-    return _of_content(file, json.loads(found.backend_tokenizer.to_str()), found.special_tokens_map, vocabulary)
+    try:
+        found = AutoTokenizer.from_pretrained(file.parent)
+        content = json.loads(found.backend_tokenizer.to_str())
+    except Exception as error:  # whatever a foreign file makes transformers raise
+        raise UserError(
+            f"transformers cannot read the tokenizer of {file} ({str(error).partition(chr(10))[0]}): put the model's "
+            f"{vocabulary.file} or {FALLBACK} beside it."
+        ) from error
+    return _of_content(file, content, found.special_tokens_map, vocabulary)
 
 
 def _of_content(file: Path, content: dict[str, Any], named: dict[str, Any], vocabulary: Vocabulary) -> Tokenizer:
@@ -160,7 +168,7 @@ def _of_content(file: Path, content: dict[str, Any], named: dict[str, Any], voca
     return _of_words(file, reader, size, begin, end)
 
 
-READERS = {".model": _sentencepiece, ".txt": _wordpiece, ".json": _json, PUT_TOGETHER: _put_together}
+READERS = {".model": _sentencepiece, ".txt": _wordpiece, ".json": _json}
 
 
 def _tokens(vocabulary: Vocabulary) -> list[tuple[str | None, str | None]]:
@@ -213,6 +221,8 @@ def _check(tokenizer: Tokenizer) -> None:
     for mark in ("▁", "Ġ", ""):  # of a word's beginning in SentencePiece, in byte-level BPE; WordPiece marks the rest
         if words := [found[1] for piece in pieces if (found := re.fullmatch(f"{mark}([A-Za-z]{{2,}})", piece))]:
             break
+    else:  # transformers makes do with a few special tokens where it does not find what it looks for
+        raise UserError(f"{tokenizer.file} gives a vocabulary without words: put this model's own file there.")
     cased = [word for word in words if word != word.lower()]
     words = (cased or words)[:8]
     text = " ".join(words if cased or mark else [word.upper() for word in words])

@@ -303,10 +303,23 @@ def _other(family: str) -> Callable[[Path], Any]:
     return lambda folder: shutil.copy(SHAPES / family / OWN_FILE[family], folder / OWN_FILE["llama"])
 
 
+def _instead(name: str, family: str) -> Callable[[Path], Any]:
+    """A file of another family's, under a name, in the place of the own one."""
+
+    def spoil(folder: Path) -> None:
+        (folder / "vocab.txt").unlink()
+        write(folder, "tokenizer_config.json", tokenizer_class="RobertaTokenizer" if name == "vocab.json" else None)
+        shutil.copy(SHAPES / family / OWN_FILE[family], folder / name)
+
+    return spoil
+
+
 TIKTOKEN = "IQ== 0\nIg== 1\nIw== 2\n"
 REFUSED: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "no tokenizer": ("llama", lambda f: (f / "tokenizer.model").unlink(), "holds no tokenizer .tokenizer.model or tok"),
     "tiktoken": ("llama", _text("tokenizer.model", TIKTOKEN), "tokenizer.model is not a SentencePiece model.*LLaMA 3"),
+    "a relative's": ("bert", _instead("spiece.model", "t5"), "spiece.model gives a vocabulary without words: put this"),
+    "a relative's, damaged": ("bert", _instead("vocab.json", "bert"), "cannot read the tokenizer of .*put the model's"),
     "a pointer": ("t5", _text("spiece.model", "version https://git-lfs\n"), "spiece.model is not a .*copy it again"),
     "empty": ("llama", _text("tokenizer.model", ""), "tokenizer.model is not a SentencePiece model"),
     "T5's": ("llama", _other("t5"), "tokenizer.model has no bos_token .<s>.: it is another model's"),
