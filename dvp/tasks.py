@@ -77,8 +77,11 @@ def mean_likelihood(task: Task, logits: Tensor, batch: dict[str, Tensor]) -> Ten
 def letter_accuracy(task: Task, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
     """The share of rows, in percent, whose right letter is the likeliest where its answer names one.
 
-    `letter` says which of the labelled tokens that is, -1 where the row was cut before; such a row is wrong.
+    `letter` says which of the labelled tokens that is, -1 where the row was cut before; such a row is wrong. Without
+    it, where an explanation comes first: the share of all labelled tokens that are the likeliest.
     """
+    if "letter" not in batch:
+        return 100 * (logits.argmax(1) == batch["targets"]).float().mean()
     logits = logits[batch["letter"]][:, batch["letters"]]  # (B, letters)
     beyond = batch["letters"].new_ones(logits.shape).cumsum(1) > batch["num_choices"][:, None]
     right = logits.masked_fill(beyond, float("-inf")).argmax(1) == batch["answer"]

@@ -1,7 +1,6 @@
 """The language models, by the `model_type` in their config.json. A new one is a file and a line in the table."""
 
 import importlib.util
-import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from dvp.backbones.bert import Bert
 from dvp.backbones.llama import Llama
 from dvp.backbones.meta import is_meta_folder, load_meta
 from dvp.backbones.t5 import T5
+from dvp.backbones.tokenizer_files import vocabulary_file
 from dvp.errors import UserError
 
 __all__ = ["BACKBONES", "LanguageBackbone", "State", "family_of", "load_backbone", "load_with_head"]
@@ -23,13 +23,13 @@ __all__ = ["BACKBONES", "LanguageBackbone", "State", "family_of", "load_backbone
 BACKBONES: dict[str, type[LanguageBackbone]] = {"bert": Bert, "t5": T5, "llama": Llama}
 
 WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
-TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 
 
 def family_of(name_or_path: str) -> str:
     """The key in BACKBONES of a folder or hub name, read from its config.json.
 
-    Raises UserError for a folder without config or weights, a hub name that is not at hand, an unknown family.
+    Raises UserError for a folder without config, weights or tokenizer, a hub name that is not at hand, an unknown
+    family.
     """
     folder = Path(name_or_path)
     if is_meta_folder(folder):
@@ -41,11 +41,6 @@ def family_of(name_or_path: str) -> str:
             raise UserError(
                 f"{name_or_path} holds no weights (model.safetensors or pytorch_model*.bin): "
                 "put them beside its config.json."
-            )
-        if not any(next(folder.glob(pattern), None) for pattern in TOKENIZER_FILES):
-            # transformers would make do with a vocabulary of a few special tokens, and train on unknown words
-            raise UserError(
-                f"{name_or_path} holds no tokenizer ({', '.join(TOKENIZER_FILES)}): put it beside its config.json."
             )
     elif name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1:
         raise UserError(f"There is no folder {name_or_path}: tokenizer= takes a folder or a Hugging Face hub name.")
@@ -60,6 +55,8 @@ def family_of(name_or_path: str) -> str:
         raise UserError(
             f"{name_or_path} is a {family!r} model; the language model must be one of {', '.join(BACKBONES)}."
         )
+    if folder.is_dir():
+        vocabulary_file(name_or_path, BACKBONES[family].vocabulary)
     return family
 
 
@@ -97,7 +94,6 @@ def _load(
 
     gradient_checkpointing: compute layers again in the backward pass.
     """
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # workers fork after the tokenizer was used
     if is_meta_folder(Path(name_or_path)):
         if quantize:
             raise UserError(f"quantize={quantize} needs a Hugging Face folder, and {name_or_path} is in Meta's layout.")
@@ -117,14 +113,16 @@ def _from_huggingface(
     dtype: torch.dtype,
     quantize: str | None,
 ) -> PreTrainedModel:
-    options: dict[str, Any] = model_options | {"dtype": dtype}
+    config = AutoConfig.from_pretrained(name_or_path)
+    if config.pad_token_id is not None and not 0 <= config.pad_token_id < config.vocab_size:
+        config.pad_token_id = None  # public folders name one that the embedding table lacks, such as -1
+    options: dict[str, Any] = model_options | {"config": config, "dtype": dtype}
     if quantize:
         options["quantization_config"] = _bits(quantize)
     elif dtype.itemsize == 2:
         # Loaded as stored, and so memory-mapped: cast while loading, files and result would both take their place.
-        config = AutoConfig.from_pretrained(name_or_path)
         config.dtype = None  # of the files then, which may differ from what config.json says
-        options |= {"config": config, "dtype": "auto"}
+        options["dtype"] = "auto"
     try:
         model, report = model_class.from_pretrained(
             name_or_path, attn_implementation="sdpa", output_loading_info=True, **options

@@ -8,8 +8,10 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
+from dvp.backbones.tokenizer import Tokenizer, Vocabulary
+from dvp.backbones.tokenizer_files import find_file, load_tokenizer, read_json
 from dvp.cpu.dropout import replace_dropout
 
 
@@ -62,14 +64,14 @@ class LanguageBackbone(nn.Module):
     compressor_width: ClassVar[int | None] = None  # inner width of the compressor; None: that of the language model
     token_types: ClassVar[bool] = True  # whether the compressor marks text and prompt with a type embedding
     head_width: ClassVar[float] = 2.0  # middle width of the classifier, in hidden sizes
-    tokenizer_options: ClassVar[dict] = {}
+    vocabulary: ClassVar[Vocabulary]  # the tokenizer's own file and special tokens
+    pad_id: ClassVar[int] = 0  # of positions that nothing attends to
 
     # What the tests make and expect
     tiny: ClassVar[dict[str, int]]  # a config of 3 layers, 32 wide, with 4 heads
     tiny_tokenizer: ClassVar[str]  # the class in transformers
     adapters_per_layer: ClassVar[dict[str, int]]  # by the name of the stack of layers
     read_token: ClassVar[str] = "first"  # of the text, or "last"
-    pad_id: ClassVar[int] = 0
 
     def __init__(self, model: PreTrainedModel, as_published: bool = False):
         super().__init__()
@@ -87,13 +89,18 @@ class LanguageBackbone(nn.Module):
         """Width D of the hidden states, from the checkpoint's own config."""
         return self.model.config.hidden_size
 
+    @property
+    def vocabulary_size(self) -> int:
+        """How many ids have an embedding."""
+        return self.model.get_input_embeddings().num_embeddings
+
     @classmethod
-    def tokenizer(cls, name_or_path: str) -> Any:
-        """The family's tokenizer: it ends every text with its end token and pads with id 0 where it has no own pad."""
-        tokenizer = AutoTokenizer.from_pretrained(name_or_path, **cls.tokenizer_options)
-        if tokenizer.pad_token is None:
-            tokenizer.pad_token = tokenizer.unk_token  # LLaMA: the published padding id, 0, is <unk>
-        tokenizer.padding_side = tokenizer.truncation_side = "right"
+    def tokenizer(cls, name_or_path: str) -> Tokenizer:
+        """The tokenizer of a folder or hub name of this family; raises UserError where its ids do not fit the model."""
+        tokenizer = load_tokenizer(name_or_path, cls.vocabulary, cls.pad_id)
+        if config := find_file(name_or_path, "config.json"):  # Meta's layout has none
+            usual = cls.model_class.config_class().vocab_size  # left out of the file where it is that
+            tokenizer.require_fit(read_json(config).get("vocab_size", usual), config)
         return tokenizer
 
     def embed(self, batch: dict[str, Tensor]) -> State:

@@ -8,6 +8,7 @@ from transformers import BertModel
 from transformers.masking_utils import create_bidirectional_mask
 
 from dvp.backbones.base import LanguageBackbone, State
+from dvp.backbones.tokenizer import Vocabulary
 
 
 class Bert(LanguageBackbone):
@@ -16,6 +17,7 @@ class Bert(LanguageBackbone):
     adapter_sites = ("attention.output.dropout", "output.dropout")
     adapter = {"reduction": 8, "activation": nn.ReLU, "init": lambda weight: nn.init.normal_(weight, std=0.01)}
     trained_beside_adapters = r"encoder\..*LayerNorm"
+    vocabulary = Vocabulary("vocab.txt", begin=("cls_token", "[CLS]"), end=("sep_token", "[SEP]"))
     tiny = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
     tiny_tokenizer = "BertTokenizer"
     adapters_per_layer = {"encoder.layer": 2}

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import LlamaForCausalLM, LlamaModel
 
 from dvp.backbones.base import LanguageBackbone, State
+from dvp.backbones.tokenizer import Vocabulary
 
 
 class Llama(LanguageBackbone):
@@ -21,7 +22,7 @@ class Llama(LanguageBackbone):
     compressor_width = 512
     token_types = False
     head_width = 1 / 8
-    tokenizer_options = {"add_eos_token": True}
+    vocabulary = Vocabulary("tokenizer.model", begin=("bos_token", "<s>"), end=("eos_token", "</s>"))
     tiny = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
     tiny_tokenizer = "LlamaTokenizer"
     adapters_per_layer = {"layers": 2}

@@ -12,6 +12,7 @@ from transformers import T5Model
 from transformers.masking_utils import create_bidirectional_mask
 
 from dvp.backbones.base import LanguageBackbone, State
+from dvp.backbones.tokenizer import Vocabulary
 
 
 class T5(LanguageBackbone):
@@ -19,6 +20,7 @@ class T5(LanguageBackbone):
     adapter_sites = ("SelfAttention.o", "EncDecAttention.o", "DenseReluDense")
     adapter = {"reduction": 8, "activation": nn.ReLU, "init": lambda weight: nn.init.normal_(weight, std=0.01)}
     trained_beside_adapters = r"layer_norm"
+    vocabulary = Vocabulary("spiece.model", begin=None, end=("eos_token", "</s>"))
     tiny = {
         "d_model": 32, "num_layers": 2, "num_decoder_layers": 3, "num_heads": 4, "d_kv": 8, "d_ff": 48,
         "decoder_start_token_id": 0,

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytorch_lightning as pl
 import torch
 from PIL import Image
+from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler, Subset
 
@@ -29,6 +30,7 @@ class Rows(Protocol):
     """A dataset of questions: a row is a dict that the reader's collate takes."""
 
     lengths: np.ndarray  # of their texts, in order
+    kind: str  # what they are called
 
     def __len__(self) -> int: ...
     def __getitem__(self, item: int) -> dict[str, Any]: ...
@@ -42,11 +44,14 @@ class Reader(Protocol):
     columns: tuple[str, ...]  # that they must have
     answers: list[str]  # in label order
     transform: Callable[[Image.Image], Tensor] | None  # from a picture to pixels (3, H, W); None: a blind run
-    truncated: dict[str, int]  # what was counted -> texts cut
+    max_length: int  # of a text, in tokens
     collate: Callable[[list[dict[str, Any]]], dict[str, Any]]
 
     def dataset(self, tables: dict[str, pa.Table], purpose: str, **pictures: Any) -> Rows:
         """The questions of these tables, by split, for train, search, validate or test."""
+
+    def count_cut(self, rows: Rows) -> int:
+        """How many of the texts are longer than max_length, and so are cut."""
 
     def labelled(self, table: pa.Table) -> bool:
         """Whether a table comes with answers, so that it can be scored here."""
@@ -81,6 +86,7 @@ class QuestionData(pl.LightningDataModule):
         self.num_workers, self.seed = num_workers, seed
         splits = dict.fromkeys((*task.train, *task.validate, *pick, *test))
         self.data_root = Path(data_root)
+        self.truncated: dict[str, int] = {}  # what was read -> texts cut
         self.tables = open_splits(data_root, task, splits, reader.columns, seed)
         check_answers(self.tables.values(), self.answers)
         self.pictures: CachedPictures | None = None  # None: batches bring pixels
@@ -101,10 +107,16 @@ class QuestionData(pl.LightningDataModule):
             self.made[splits, purpose, self.pictures] = self.reader.dataset(tables, purpose, **pictures)
         return self.made[splits, purpose, self.pictures]
 
-    @property
-    def truncated(self) -> dict[str, int]:
-        """How many texts were cut, by what they are."""
-        return self.reader.truncated
+    def _read(self, splits: tuple[str, ...], purpose: str) -> Rows:
+        """The questions of these splits; when they are first read it is said how many of their texts are cut."""
+        rows = self.questions(splits, purpose)
+        what = f"{' and '.join(splits)} {rows.kind}"
+        if what not in self.truncated and self._rank == 0:
+            self.truncated[what] = self.reader.count_cut(rows)
+            rank_zero_info(
+                f"{self.truncated[what]} of {len(rows)} {what} are over {self.reader.max_length} tokens and cut."
+            )
+        return rows
 
     def splits(self, stage: str) -> tuple[str, ...]:
         """The splits that a fit or a test reads."""
@@ -187,17 +199,17 @@ class QuestionData(pl.LightningDataModule):
         return all(self.reader.labelled(self.tables[split]) for split in splits)
 
     def train_dataloader(self) -> DataLoader:
-        return self._shuffled(self.questions(self.task.train, "train"), self.batch_size)
+        return self._shuffled(self._read(self.task.train, "train"), self.batch_size)
 
     def search_dataloader(self) -> DataLoader:
         """Batches of the search split, on which sampled arms are scored."""
-        return self._shuffled(self.questions(self.pick, "search"), self.search_batch_size)
+        return self._shuffled(self._read(self.pick, "search"), self.search_batch_size)
 
     def val_dataloader(self) -> list[DataLoader]:
-        return [self._in_order(self.questions((split,), "validate")) for split in self.task.validate]
+        return [self._in_order(self._read((split,), "validate")) for split in self.task.validate]
 
     def test_dataloader(self) -> list[DataLoader]:
-        return [self._in_order(self.questions((split,), "test")) for split in self.test]
+        return [self._in_order(self._read((split,), "test")) for split in self.test]
 
     def _shuffled(self, dataset: Rows, batch_size: int) -> DataLoader:
         if self.by_length:

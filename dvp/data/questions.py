@@ -25,6 +25,8 @@ class Questions(Dataset):
     It pickles as what it is made from, tables as their paths.
     """
 
+    kind = "questions"
+
     def __init__(
         self,
         tables: list[Table],
@@ -80,6 +82,11 @@ class Questions(Dataset):
     def lengths(self) -> np.ndarray:
         """The number of characters of every question, in order."""
         return pc.utf8_length(self.texts).to_numpy()[self.kept]
+
+    def counted_texts(self) -> tuple[list[str], np.ndarray]:
+        """Every text that is asked, once, and how often."""
+        counted = pc.value_counts(self.texts.take(pa.array(self.kept)))
+        return counted.field("values").to_pylist(), counted.field("counts").to_numpy()
 
     def question_ids(self) -> list[Any]:
         """The ids of all questions, in order."""
@@ -140,12 +147,17 @@ class QuestionReader:
         pad_to_max: bool = False,
     ):
         self.task, self.answers, self.transform = task, answers, transform
-        self.columns, self.truncated = task.columns, {}
+        self.columns, self.max_length = task.columns, max_text_len
         self.collate = Collate(tokenizer, task, len(answers), max_text_len, pad_to_max)
 
     def dataset(self, tables: dict[str, pa.Table], purpose: str, **pictures: Any) -> Questions:
         """The questions of these tables, for training only those with a known answer. pictures: see Questions."""
         return Questions(list(tables.values()), self.task, self.transform, purpose == "train", **pictures)
+
+    def count_cut(self, questions: Questions) -> int:
+        """How many of the questions have more than max_text_len tokens, and so are cut."""
+        texts, counts = questions.counted_texts()  # each is cut into tokens once: of VQAv2's, two in three come again
+        return int(counts[self.collate.tokenizer.lengths(texts) > self.max_length].sum())
 
     def labelled(self, table: pa.Table) -> bool:
         """Whether a table comes with answers, so that it can be scored here."""

@@ -63,6 +63,7 @@ def build_model(
 ) -> DVP:
     """A classifier over the vocabulary on the whole language model, or on its adapters and norms."""
     backbone = load_backbone(config["tokenizer"], **language_model)
+    data.reader.collate.tokenizer.require_fit(backbone.vocabulary_size, config["tokenizer"])
     width = vision.width
     sees = vision if data.reader.transform else ZeroTokens(width)
     model = DVP(sees, width, backbone, len(data.answers), **compressors)

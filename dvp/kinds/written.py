@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 import clip
-from dvp.backbones import load_with_head
+from dvp.backbones import BACKBONES, family_of, load_with_head
 from dvp.data import QuestionData
 from dvp.errors import UserError
 from dvp.evaluation.submission import Submission
@@ -18,7 +18,7 @@ from dvp.scienceqa.answering import by_likelihood, by_text, results
 from dvp.scienceqa.data import ProblemReader
 from dvp.scienceqa.prefix import build_parts, class_token_blocks
 from dvp.scienceqa.text import answers_first
-from dvp.scienceqa.tokens import Layout, load_tokens
+from dvp.scienceqa.tokens import Layout
 from dvp.tasks import Answerer, Task
 from dvp.vision import Vision
 
@@ -40,7 +40,7 @@ def read(config: dict[str, Any], task: Task, transform: Callable[[Image.Image], 
             f"answer_by=likelihood asks for the letter first, but prompt_format={config['prompt_format']} teaches to "
             "explain before: use answer_by=generate, or a format that begins with the answer, such as QCM-ALE."
         )
-    tokens = load_tokens(config["tokenizer"])
+    tokens = BACKBONES[family_of(config["tokenizer"])].tokenizer(config["tokenizer"])
     layout = Layout(
         tuple(tokens.encode("Image: ")),
         tuple(tokens.encode("Image: N/A")),
@@ -65,6 +65,7 @@ def build_model(
 ) -> DVP:
     """A frozen language model with its head and a frozen CLIP, both with routed adapters."""
     backbone, head = load_with_head(config["tokenizer"], **language_model)
+    data.reader.tokens.require_fit(backbone.vocabulary_size, config["tokenizer"])
     parts = build_parts(vision.encoder, backbone, head, data.reader.layout, as_published=config["as_published"])
     return DVP(**parts, **compressors)
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dvp.backbones.tokenizer import Tokenizer
 from dvp.evaluation.inputs import check_ids
 from dvp.evaluation.scienceqa import score, table
 from dvp.evaluation.submission import Submission
@@ -14,7 +15,6 @@ from dvp.model import DVP
 from dvp.scienceqa.data import problems_by_id
 from dvp.scienceqa.generate import generate
 from dvp.scienceqa.text import ANSWER_STEM, LETTERS, read_answer
-from dvp.scienceqa.tokens import Tokens
 from dvp.tasks import Answers
 
 
@@ -27,12 +27,12 @@ def by_likelihood(model: DVP, batch: dict[str, Any], layer: int) -> Answers:
 
 
 def by_text(
-    tokens: Tokens, max_length: int, max_new_tokens: int, as_published: bool
+    tokens: Tokenizer, max_length: int, max_new_tokens: int, as_published: bool
 ) -> Callable[[DVP, dict[str, Any], int], Answers]:
     """What answers with the text that the model writes; a text that names no choice is wrong."""
 
     def answer(model: DVP, batch: dict[str, Any], layer: int) -> Answers:
-        written = generate(model, batch, layer, tokens.eos, max_length, max_new_tokens)
+        written = generate(model, batch, layer, tokens.eos_token_id, max_length, max_new_tokens)
         texts = [tokens.decode(ids) for ids in written]
         counts = batch["num_choices"].tolist()
         choices = [read_answer(text, count, as_published) for text, count in zip(texts, counts, strict=True)]

@@ -7,13 +7,13 @@ import numpy as np
 import pyarrow.compute as pc
 import torch
 from PIL import Image
-from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from dvp.backbones.tokenizer import Tokenizer
 from dvp.data.arrow import Table, read_picture
 from dvp.scienceqa.text import ANSWER_STEM, LETTERS, answers_first, write_example
-from dvp.scienceqa.tokens import Layout, Row, Tokens, encode_row
+from dvp.scienceqa.tokens import Layout, Row, encode_row
 
 COLUMNS = (
     "question_id", "image", "question", "choices", "answer", "hint", "caption", "lecture", "solution", "subject",
@@ -26,6 +26,7 @@ class Problems(Dataset):
 
     def __init__(self, table: Table, rows: list[Row], reader: "ProblemReader"):
         self.table, self.rows, self.transform = table, rows, reader.transform
+        self.kind = "examples" if rows and rows[0].ended else "prompts"
         self.lengths = np.minimum([reader.layout.length(row) for row in rows], reader.layout.max_length)
         self.choices = list(zip(table["answer"].to_pylist(), map(len, table["choices"]), strict=True))
         self.ids = table["question_id"].to_pylist()
@@ -56,7 +57,7 @@ class ProblemReader:
 
     def __init__(
         self,
-        tokens: Tokens,
+        tokens: Tokenizer,
         layout: Layout,
         transform: Callable[[Image.Image], Tensor] | None,
         *,
@@ -66,6 +67,7 @@ class ProblemReader:
         as_published: bool = False,
     ):
         self.tokens, self.layout, self.transform = tokens, layout, transform
+        self.max_length = layout.max_length
         self.prompt_format, self.use_caption, self.as_published = prompt_format, use_caption, as_published
         self.answers = list(LETTERS)
         # What is put behind the prompt where the answer is asked for: nothing, or what a letter follows.
@@ -73,12 +75,15 @@ class ProblemReader:
             "validate": ANSWER_STEM if answers_first(prompt_format) else "", "test": ANSWER_STEM if likelihood else ""
         }  # fmt: skip
         self.letters = torch.tensor([tokens.encode(f"{ANSWER_STEM} {letter}")[-1] for letter in LETTERS])
-        self.truncated: dict[str, int] = {}
 
     def dataset(self, tables: dict[str, Table], purpose: str) -> Problems:
         """The problems of a table, by its split, for train, search, validate or test."""
         ((split, table),) = tables.items()
         return Problems(table, self._encode(split, table, purpose), self)
+
+    def count_cut(self, problems: Problems) -> int:
+        """How many of the problems take more than max_length positions, and so are cut."""
+        return sum(self.layout.length(row) > self.max_length for row in problems.rows)
 
     def labelled(self, table: Table) -> bool:
         """ScienceQA's tables all come with their answers."""
@@ -87,7 +92,7 @@ class ProblemReader:
     def collate(self, problems: list[dict[str, Any]]) -> dict[str, Any]:
         """A batch of the layout, with answer and num_choices (B,), letters (5,) and question_id.
 
-        letter (B,): which of the R that are read out tells the answer's letter, -1 where none does.
+        Where the answer comes first, letter (B,): which of the R read out tells its letter, -1 where none does.
         """
         rows = [problem["row"] for problem in problems]
         pictures = [problem["pixel_values"] for problem in problems if "pixel_values" in problem]
@@ -95,9 +100,10 @@ class ProblemReader:
             none = torch.zeros_like(pictures[0]) if pictures else self.transform(Image.new("RGB", (1, 1))) * 0
             pictures = [problem.get("pixel_values", none) for problem in problems]
         batch = (self.layout.batch if rows[0].ended else self.layout.question_batch)(rows, pictures)
-        letters = [self._letter(row, index, *batch["read"]) for index, row in enumerate(rows)]
+        if answers_first(self.prompt_format):  # behind an explanation, the letter only repeats what that says
+            letters = [self._letter(row, index, *batch["read"]) for index, row in enumerate(rows)]
+            batch["letter"] = torch.tensor(letters)  # (B,)
         return batch | {
-            "letter": torch.tensor(letters),  # (B,)
             "answer": torch.tensor([problem["answer"] for problem in problems]),  # (B,)
             "num_choices": torch.tensor([problem["num_choices"] for problem in problems]),  # (B,)
             "letters": self.letters,
@@ -112,7 +118,7 @@ class ProblemReader:
     def _letter_place(self, row: Row, prompt: str, follows: str, answer: int) -> int:
         """The place in the row's ids of its answer's letter; -1 where it is not written."""
         named = f"{ANSWER_STEM} {LETTERS[answer]}"
-        start = follows.find(named) if answers_first(self.prompt_format) else follows.rfind(named)
+        start = follows.find(named)
         if start < 0:
             return -1
         place = len(self.tokens.encode(prompt + follows[: start + len(named)]))  # behind BOS
@@ -127,11 +133,6 @@ class ProblemReader:
             follows = target if stem is None else stem
             row = encode_row(self.tokens, prompt, follows, has_image and bool(self.transform), stem is None)
             rows.append(row._replace(letter=self._letter_place(row, prompt, follows, problem["answer"])))
-        what = f"{split} {'examples' if stem is None else 'prompts'}"
-        self.truncated[what] = sum(self.layout.length(row) > self.layout.max_length for row in rows)
-        rank_zero_info(
-            f"{self.truncated[what]} of {len(rows)} {what} are over {self.layout.max_length} tokens and cut."
-        )
         return rows
 
 

@@ -3,42 +3,18 @@
 Legend: B batch, T positions, n rows with image, C class tokens of the image, R labelled tokens.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from sentencepiece import SentencePieceProcessor
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoTokenizer
 
-IGNORED = 0  # label of positions without loss and id of padding: <unk>, which LLaMA's pieces never make
+from dvp.backbones.tokenizer import Tokenizer
 
-
-@dataclass(frozen=True)
-class Tokens:
-    """A tokenizer: text to ids and back, without special tokens, and the ids that begin and end a text."""
-
-    encode: Callable[[str], list[int]]
-    decode: Callable[[list[int]], str]
-    bos: int
-    eos: int
-
-
-def load_tokens(name_or_path: str) -> Tokens:
-    """The tokenizer of a folder in Meta's or the Hugging Face layout, or of a hub name."""
-    folder = Path(name_or_path)
-    for stored in (folder / "tokenizer.model", folder.parent / "tokenizer.model"):  # Meta: beside the size's folder
-        if stored.is_file():
-            # Hugging Face's conversion cuts double spaces otherwise than SentencePiece, with which LLaMA was trained.
-            pieces = SentencePieceProcessor(str(stored))
-            return Tokens(pieces.encode, pieces.decode, pieces.bos_id(), pieces.eos_id())
-    tokenizer = AutoTokenizer.from_pretrained(name_or_path)
-    encode = partial(tokenizer.encode, add_special_tokens=False)
-    return Tokens(encode, tokenizer.decode, tokenizer.bos_token_id, tokenizer.eos_token_id)
+PADDING = 0  # id of positions that nothing attends to
+IGNORED = -100  # label of positions without loss: no id, since 0 is a word in some vocabularies
 
 
 class Row(NamedTuple):
@@ -52,10 +28,10 @@ class Row(NamedTuple):
     letter: int = -1  # place of the answer's letter among the ids, where it is known
 
 
-def encode_row(tokens: Tokens, prompt: str, follows: str, has_image: bool, ended: bool = True) -> Row:
+def encode_row(tokens: Tokenizer, prompt: str, follows: str, has_image: bool, ended: bool = True) -> Row:
     """The row of a prompt and what follows it, cut into tokens as one text; `ended` puts EOS after it."""
     prompt_length = len(tokens.encode(prompt))
-    ids = [tokens.bos, *tokens.encode(prompt + follows), *([tokens.eos] if ended else [])]
+    ids = [tokens.bos_token_id, *tokens.encode(prompt + follows), *([tokens.eos_token_id] if ended else [])]
     labels = [IGNORED] * (1 + prompt_length) + ids[1 + prompt_length :]
     return Row(
         torch.tensor(ids, dtype=torch.int32), torch.tensor(labels, dtype=torch.int32), prompt_length, has_image, ended
@@ -95,11 +71,12 @@ class Layout:
         return self.text_start(row.has_image) + len(row.ids) - 1
 
     def place(self, values: Sequence[int], has_image: bool, prefix: bool) -> Tensor:
-        """One value per position, int64: those of a row, with the ids of the prefix (or 0) and 0 put in."""
+        """One value per position, int64: ids with those of the prefix put in, or labels, with IGNORED in its place."""
         front = self.image_prefix if has_image else self.text_prefix
-        gap = [0] * (self.text_start(has_image) - 2 - len(front))
-        put_in = [*(front if prefix else [0] * len(front)), *gap]
-        placed = [torch.as_tensor(part, dtype=torch.long) for part in ([0], values[:1], put_in, values[1:])]
+        empty = PADDING if prefix else IGNORED
+        gap = [empty] * (self.text_start(has_image) - 2 - len(front))
+        put_in = [*(front if prefix else [empty] * len(front)), *gap]
+        placed = [torch.as_tensor(part, dtype=torch.long) for part in ([empty], values[:1], put_in, values[1:])]
         return torch.cat(placed)[: self.max_length]
 
     def batch(self, rows: Sequence[Row], pixel_values: Sequence[Tensor]) -> dict[str, Any]:
@@ -113,7 +90,7 @@ class Layout:
         labels = pad_sequence(labels, batch_first=True, padding_value=IGNORED)
         labelled = labels[:, 1:] != IGNORED
         batch = {
-            "input_ids": pad_sequence(ids, batch_first=True, padding_value=IGNORED),
+            "input_ids": pad_sequence(ids, batch_first=True, padding_value=PADDING),
             "length": torch.tensor([len(row) for row in ids]),
             "has_image": torch.tensor([bool(row.has_image) for row in rows]),
             "read": labelled.nonzero(as_tuple=True),

@@ -26,8 +26,8 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from dvp.backbones.llama import Llama
 from dvp.scienceqa.text import ANSWER_STEM
-from dvp.scienceqa.tokens import load_tokens
 from dvp.shapes.corpus import Entry, entries
 from dvp.shapes.lessons import Lesson, look_up, reply, solve
 from dvp.shapes.world import scenes
@@ -119,11 +119,11 @@ def pretrain_llama(folder: Path, steps: int, sample: int) -> tuple[PreTrainedMod
     First it learns to look up, then to reply and to solve problems of ScienceQA, and to name the question's words from
     what a compressor would ask with: </s> in one, the mean of the prompt in the other.
     """
-    tokens = load_tokens(str(folder))
+    tokens = Llama.tokenizer(str(folder))
     config = LlamaConfig(
-        vocab_size=len(AutoTokenizer.from_pretrained(folder)), hidden_size=HIDDEN, intermediate_size=2 * HIDDEN,
-        num_hidden_layers=LAYERS, num_attention_heads=HEADS, max_position_embeddings=256, bos_token_id=tokens.bos,
-        eos_token_id=tokens.eos, pad_token_id=None, initializer_range=0.1,
+        vocab_size=tokens.size, hidden_size=HIDDEN, intermediate_size=2 * HIDDEN,
+        num_hidden_layers=LAYERS, num_attention_heads=HEADS, max_position_embeddings=256, initializer_range=0.1,
+        bos_token_id=tokens.bos_token_id, eos_token_id=tokens.eos_token_id, pad_token_id=None,
     )  # fmt: skip
     model, summary = LlamaForCausalLM(config), nn.Linear(HIDDEN, config.vocab_size)
     corpus, pictured, rng = entries(sample), scenes("pretrain", sample // 3), random.Random(0)

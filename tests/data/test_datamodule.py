@@ -23,9 +23,9 @@ def make_data(data_root: str, language_models: dict[str, str]) -> Callable[..., 
         options = {"pick": (TASKS[task].pick,), "test": TASKS[task].test, "batch_size": 3, "search_batch_size": 4,
                    "num_workers": 0} | options  # fmt: skip
         tokenizer = BACKBONES["bert"].tokenizer(language_models["bert"])
-        reader = QuestionReader(
-            TASKS[task], read_answers(str(folder), TASKS[task]), tokenizer, lambda image: clip.preprocess(image, PIXELS)
-        )
+        answers = read_answers(str(folder), TASKS[task])
+        length = options.pop("max_text_len", 16)
+        reader = QuestionReader(TASKS[task], answers, tokenizer, lambda image: clip.preprocess(image, PIXELS), length)
         data = QuestionData(TASKS[task], str(folder), reader, **options)
         data.trainer = SimpleNamespace(global_rank=rank, world_size=world_size)
         return data
@@ -116,3 +116,26 @@ def test_one_of_two_training_tables_may_be_empty(make_data, data_root: str, tmp_
     empty = pa.table({name: pa.nulls(0) for name in TASKS["vqa"].columns})  # as the published script writes it
     write_table(folder / "vqav2_trainable_val.arrow", empty)
     assert len(ids(make_data("vqa", folder).train_dataloader())) == 8
+
+
+@pytest.mark.parametrize("max_text_len", [7, 16])
+@pytest.mark.parametrize("task", SPLITS)
+def test_it_is_said_once_how_many_questions_are_cut(task: str, max_text_len: int, make_data, monkeypatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("dvp.data.datamodule.rank_zero_info", said.append)
+    data = make_data(task, max_text_len=max_text_len)
+    assert not said  # nothing is read yet
+    loader, _, _ = data.train_dataloader(), data.train_dataloader(), data.search_dataloader()
+    train, pick = (
+        [question for split in splits for row in rows_of(task, split) for question in row["questions"]]
+        for splits in (TASKS[task].train, data.pick)
+    )
+    assert said == [
+        f"{sum(len(question.split()) + 2 > max_text_len for question in asked)} of {len(asked)} "
+        f"{' and '.join(splits)} questions are over {max_text_len} tokens and cut."
+        for asked, splits in ((train, TASKS[task].train), (pick, data.pick))
+    ]
+    assert (next(iter(data.truncated.values())) > 0) == (max_text_len == 7)
+    assert max(batch["input_ids"].shape[1] for batch in loader) == min(max_text_len, 9)
+    make_data(task, rank=1, world_size=2).train_dataloader()
+    assert len(said) == 2  # the other ranks are silent, and do not count

@@ -15,7 +15,7 @@ from dvp.backbones.meta import from_meta_state
 from dvp.checkpoints import load_trained
 from dvp.model import DVP
 from dvp.published.scienceqa import rename_published
-from dvp.scienceqa.tokens import Layout, Row
+from dvp.scienceqa.tokens import IGNORED, Layout, Row
 
 ROOTS = [Path(__file__).parents[1] / "golden" / "sqa"]
 if "DVP_GOLDEN_SQA" in os.environ:
@@ -68,8 +68,13 @@ def layout(dims: dict[str, Any]) -> Layout:
     return Layout(tuple(dims["prefix_img"]), tuple(dims["prefix_nonimg"]), dims["n_class_tokens"], dims["max_seq_len"])
 
 
+def ours(labels: Tensor) -> Tensor:
+    """Labels with our mark where the published ones have a 0."""
+    return labels.masked_fill(labels == 0, IGNORED)
+
+
 def batch(case: SimpleNamespace, group: str) -> dict[str, Tensor]:
     """The batch whose tensors are called <group>.examples and so on, with a picture for every row."""
     t = {key.removeprefix(f"{group}."): value for key, value in case.t.items() if key.startswith(f"{group}.")}
-    columns = (t["examples"], t["labels"], t["prompt_len"].tolist(), t["img_indicators"].tolist())
+    columns = (t["examples"], ours(t["labels"]), t["prompt_len"].tolist(), t["img_indicators"].tolist())
     return layout(case.meta["dims"]).batch([Row(*row) for row in zip(*columns, strict=True)], t["images"])

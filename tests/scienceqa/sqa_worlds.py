@@ -13,7 +13,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaFo
 from dvp.backbones.llama import Llama
 from dvp.model import DVP
 from dvp.scienceqa.prefix import build_parts
-from dvp.scienceqa.tokens import Layout, Row
+from dvp.scienceqa.tokens import IGNORED, Layout, Row
 from dvp.tasks import TASKS
 
 LAYOUT = Layout((17, 29), (17, 30, 31), class_tokens=2, max_length=40)
@@ -66,7 +66,7 @@ def loss(model: DVP, batch: dict[str, Any], insert_layer: int = 1) -> torch.Tens
 def row(length: int, has_image: bool, prompt_length: int = 5, seed: int = 0) -> Row:
     """A row of `length` ids after BOS."""
     ids = [1, *torch.randint(3, 60, (length,), generator=torch.Generator().manual_seed(seed + length)).tolist()]
-    return Row(ids, [0] * (1 + prompt_length) + ids[1 + prompt_length :], prompt_length, has_image)
+    return Row(ids, [IGNORED] * (1 + prompt_length) + ids[1 + prompt_length :], prompt_length, has_image)
 
 
 def picture(seed: int = 0) -> torch.Tensor:

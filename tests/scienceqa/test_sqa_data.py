@@ -9,11 +9,11 @@ import sqa_worlds as worlds
 import torch
 
 import clip
+from dvp.backbones.llama import Llama
 from dvp.data import QuestionData
 from dvp.errors import UserError
 from dvp.prepare import convert
 from dvp.scienceqa.data import ProblemReader, problems_by_id
-from dvp.scienceqa.tokens import load_tokens
 from dvp.tasks import TASKS
 
 COUNTS = {"train": 10, "val": 4, "test": 5}
@@ -30,7 +30,7 @@ def folder(tmp_path_factory):
 def make(folder, **options):
     transform = None if options.pop("blind", False) else partial(clip.TRANSFORMS["squeeze"], size=32)
     settings = {"prompt_format": "QCM-ALE", "use_caption": False} | options
-    reader = ProblemReader(load_tokens(str(folder / "llama")), worlds.LAYOUT, transform, **settings)
+    reader = ProblemReader(Llama.tokenizer(str(folder / "llama")), worlds.LAYOUT, transform, **settings)
     sizes = {"batch_size": 4, "search_batch_size": 2, "by_length": True, "num_workers": 0}
     return QuestionData(TASKS["scienceqa"], str(folder / "arrow"), reader, pick=("val",), test=("test",), **sizes)
 
@@ -159,7 +159,7 @@ def test_the_loss_is_on_the_target_only(folder):
         assert tokens.decode(labels.tolist()).startswith("The answer is")
         assert before.min() == prompt.nonzero().max() and torch.equal(labels, ids[before + 1])
         assert tokens.decode(ids[prompt].tolist()).startswith("Question")
-        assert labels[-1] == tokens.eos or len(ids) == data.reader.layout.max_length
+        assert labels[-1] == tokens.eos_token_id or len(ids) == data.reader.layout.max_length
 
 
 @pytest.mark.parametrize("stem", ["", "The answer is"])
@@ -167,7 +167,7 @@ def test_questions_end_where_the_answer_begins(stem, folder):
     data = make(folder, likelihood=bool(stem))
     for row in data.questions(("test",), "test").rows:
         assert data.reader.tokens.decode(row.ids[1 + row.prompt_length :].tolist()) == stem
-        assert data.reader.tokens.eos not in row.ids.tolist()
+        assert data.reader.tokens.eos_token_id not in row.ids.tolist()
 
 
 def test_blind_data_has_no_image_but_is_scored_by_it(folder):
@@ -180,6 +180,7 @@ def test_what_is_too_long_is_cut_and_counted(folder):
     data = make(folder)
     found, layout = data.questions(("train",), "train"), data.reader.layout
     too_long = sum(layout.length(row) > layout.max_length for row in found.rows)
+    data.train_dataloader()
     assert 0 < too_long == data.truncated["train examples"]
     assert batch(data, "train", range(10))["input_ids"].shape[1] == layout.max_length
 

@@ -12,12 +12,13 @@ import torch
 from PIL import Image
 
 import clip
+from dvp.backbones.llama import Llama
 from dvp.data import QuestionData
 from dvp.prepare import convert
 from dvp.scienceqa.data import ProblemReader
 from dvp.scienceqa.generate import generate
 from dvp.scienceqa.text import write_example
-from dvp.scienceqa.tokens import Layout, encode_row, load_tokens
+from dvp.scienceqa.tokens import IGNORED, Layout, encode_row
 from dvp.tasks import TASKS
 
 REAL, GOLDEN = os.environ.get("DVP_REAL_DATA"), os.environ.get("DVP_GOLDEN_SQA")
@@ -38,7 +39,7 @@ def problems():
 
 @pytest.fixture(scope="module")
 def tokens():
-    return load_tokens(str(Path(REAL) / "tokenizers" / "llama-7b"))
+    return Llama.tokenizer(str(Path(REAL) / "tokenizers" / "llama-7b"))
 
 
 @pytest.fixture(scope="module")
@@ -74,14 +75,14 @@ def test_all_prompts_equal_the_published_ones(problems):
 @needs_golden
 def test_token_ids_equal_the_published_ones(problems, tokens, layout):
     published = json.loads((Path(GOLDEN) / "prompts/token_ids.json").read_text())
-    assert (tokens.bos, tokens.eos) == (published["bos"], published["eos"])
+    assert (tokens.bos_token_id, tokens.eos_token_id) == (published["bos"], published["eos"])
     assert list(layout.image_prefix) == published["prefix_img_ids"]
     assert list(layout.text_prefix) == published["prefix_nonimg_ids"]
     for one in published["rows"]:
         row = encode_row(tokens, *write_example(problems[one["pid"]], one["format"], one["use_caption"]), False)
         assert row.ids.tolist() == one["example_ids"] and row.prompt_length == one["prompt_len"]
-        assert [tokens.bos, *row.ids[1 : 1 + row.prompt_length].tolist()] == one["prompt_ids"]
-        assert row.labels.tolist() == [0] * (1 + row.prompt_length) + row.ids[1 + row.prompt_length :].tolist()
+        assert [tokens.bos_token_id, *row.ids[1 : 1 + row.prompt_length].tolist()] == one["prompt_ids"]
+        assert row.labels.tolist() == [IGNORED] * (1 + row.prompt_length) + row.ids[1 + row.prompt_length :].tolist()
 
 
 def test_all_problems_convert_and_44_examples_are_too_long(data):
@@ -89,9 +90,9 @@ def test_all_problems_convert_and_44_examples_are_too_long(data):
     layout = Layout(data.reader.layout.image_prefix, data.reader.layout.text_prefix, class_tokens=6)
     reader = ProblemReader(data.reader.tokens, layout, None, prompt_format="QCM-ALE", use_caption=False)
     reader.transform = data.reader.transform
-    counts = {split: len(reader.dataset({split: data.tables[split]}, "train")) for split in ("train", "val", "test")}
-    assert counts == {"train": 60, "val": 32, "test": 314}
-    assert sum(reader.truncated[f"{split} examples"] for split in counts) == 44
+    found = {split: reader.dataset({split: data.tables[split]}, "train") for split in ("train", "val", "test")}
+    assert {split: len(rows) for split, rows in found.items()} == {"train": 60, "val": 32, "test": 314}
+    assert sum(map(reader.count_cut, found.values())) == 44
 
 
 def test_rows_of_like_length_share_a_batch(data):
@@ -105,7 +106,7 @@ def test_generation_runs_on_real_problems(data, tokens):
     torch.manual_seed(0)
     model = worlds.build(worlds.clip_model(), worlds.llama_model(32000), data.reader.layout).eval()
     batch = next(iter(data.test_dataloader()[0]))
-    answers = generate(model, batch, 1, tokens.eos, data.reader.layout.max_length, max_new_tokens=3)
+    answers = generate(model, batch, 1, tokens.eos_token_id, data.reader.layout.max_length, max_new_tokens=3)
     assert len(answers) == 8 and all(isinstance(tokens.decode(ids), str) for ids in answers)
 
 
