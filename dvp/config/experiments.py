@@ -75,7 +75,7 @@ SHAPES_SEARCH = {
 }  # fmt: skip
 SHAPES_ADAPTERS = {"learning_rate": 4e-3}
 SHAPES_SCIENCE_QA = {"learning_rate": 1.6e-2, "warmup_steps": 0.1, "max_epoch": 2}
-SHAPES_SCIENCE_QA_SEARCH = {"learning_rate": 3.2e-2}  # the same per row
+SHAPES_SCIENCE_QA_SEARCH = {"learning_rate": 3.2e-2, "max_epoch": 4}  # the same rate per row
 
 
 class Shapes:

@@ -17,7 +17,7 @@ from dvp.config.rules import SEARCH_RULES, STRATEGIES, TEXTS, check_value, check
 from dvp.errors import UserError
 from dvp.tasks import TASKS
 
-PUBLISHED = json.loads((Path(__file__).parent / "published_configs.json").read_text(encoding="utf-8"))
+PUBLISHED = json.loads((Path(__file__).parents[1] / "published_configs.json").read_text(encoding="utf-8"))
 NAMES = [name for name in PUBLISHED if name.startswith("dvp_")]
 
 

@@ -20,7 +20,7 @@ from dvp.config.saved import read_saved
 from dvp.errors import UserError
 from dvp.tasks import TASKS
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BERT = "dvp_adaption_bert_vqa"
 
 
