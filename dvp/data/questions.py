@@ -156,6 +156,8 @@ class QuestionReader:
 
     def count_cut(self, questions: Questions) -> int:
         """How many of the questions have more than max_text_len tokens, and so are cut."""
+        if self.max_length is None:
+            return 0
         texts, counts = questions.counted_texts()  # each is cut into tokens once: of VQAv2's, two in three come again
         return int(counts[self.collate.tokenizer.lengths(texts) > self.max_length].sum())
 
