@@ -45,7 +45,7 @@ def build_data(config: dict[str, Any]) -> QuestionData:
             choices = " or ".join(map(str, offered))
             raise UserError(f"{key}={config[key]} is not offered for {config['datasets']}: set it to {choices}.")
     options = {"size": config["image_size"], "turn": config["turn_pictures"]}
-    transform = functools.partial(clip.TRANSFORMS[task.transform], **options)
+    transform = functools.partial(kind.transform, **options)
     test = (config["test_split"],) if config["test_split"] in task.test_splits else task.test
     return QuestionData(
         task,

@@ -123,7 +123,6 @@ class Task:
     spellings: dict[str, str] = field(default_factory=dict)
     submission: tuple[str, str] | None = None  # names of the id and the answer in a predictions file
     kind: str = "classified"  # how it is read and answered, see build.py: classified, or written by the language model
-    transform: str = "crop"  # how a picture becomes square: a key of clip.TRANSFORMS
     search_step: float = 0.005  # of the bandit, for rewards that lie as far apart as accuracies do
     # How the published code trains it
     betas: tuple[float, float] = (0.9, 0.98)
@@ -206,7 +205,6 @@ TASKS = {
         accuracy=letter_accuracy,
         answers=tuple("ABCDE"),
         kind="written",
-        transform="squeeze",
         search_step=10,  # likelihoods lie close together
         betas=(0.9, 0.95),
         decayed="by shape",

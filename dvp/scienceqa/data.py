@@ -9,9 +9,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
+from torchvision.transforms import functional as F
 
 from dvp.backbones.tokenizer import Tokenizer
 from dvp.data.arrow import Table, read_picture
+from dvp.images import rgb, upright
 from dvp.scienceqa.text import ANSWER_STEM, LETTERS, answers_first, write_example
 from dvp.scienceqa.tokens import Layout, Row, encode_row
 
@@ -19,6 +21,16 @@ COLUMNS = (
     "question_id", "image", "question", "choices", "answer", "hint", "caption", "lecture", "solution", "subject",
     "grade",
 )  # fmt: skip
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as published, though CLIP was trained on others
+
+
+def squeeze(image: Image.Image, size: int, turn: bool = False) -> Tensor:
+    """The picture as a tensor (3, size, size): squeezed to a square (bicubic), ImageNet's mean and std.
+
+    turn: as its EXIF says that it is to be seen. Raises UserError for values of no known range.
+    """
+    image = rgb(upright(image) if turn else image).resize((size, size), Image.Resampling.BICUBIC)
+    return F.normalize(F.to_tensor(image), MEAN, STD)
 
 
 class Problems(Dataset):
