@@ -50,13 +50,11 @@ def search_and_train(_config, _run):
     at = {"insert_layer": found.insert_layer, "load_path": str(found.checkpoint)}
     trainer = _stage(f"2 of 3: training at K = {found.insert_layer}", train | at, _run)
     best = trainer.checkpoint_callback
-    rows = [
-        ["K", str(found.insert_layer)],
-        ["started from", at["load_path"]],
-        [best.monitor, f"{float(best.best_model_score):.4f}"],
-        ["checkpoint", best.best_model_path],
-    ]
-    rows += _answer(train | at | {"test_only": True, "load_path": best.best_model_path}, _run)
+    checkpoint = best.best_model_path or str(Path(trainer.log_dir) / "checkpoints" / "last.ckpt")
+    rows = [["K", str(found.insert_layer)], ["started from", at["load_path"]], ["checkpoint", checkpoint]]
+    if best.best_model_path:  # else it ended within the first epoch, before any validation
+        rows += [[best.monitor, f"{float(best.best_model_score):.4f}"]]
+    rows += _answer(train | at | {"test_only": True, "load_path": checkpoint}, _run)
     rows += [["seconds, with the search", f"{time.perf_counter() - start:.0f}"]]
     if trainer.is_global_zero:
         page = found.path.with_name("search.html")
