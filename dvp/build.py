@@ -186,8 +186,7 @@ def _searched(config: dict[str, Any]) -> dict[str, Any]:
         print(f"{config['load_path']} is of a search: K = {search.insert_layer}, {search.record['verdict']}")
     else:
         tables = tables_of(config["data_root"], TASKS[config["datasets"]].files)
-        asked = "start_from=search" if starts else "insert_layer=auto"
-        search = latest_search(Path(config["log_dir"]), config, tables, asked)
+        search = latest_search(Path(config["log_dir"]), config, tables, starts)
     found = {"load_path": str(search.checkpoint)} if starts else {}
     return config | found | {"insert_layer": search.insert_layer if layer == "auto" else layer}
 

@@ -77,15 +77,14 @@ def result_lines(search: dict[str, Any], place: Path) -> str:
     return f"{words}\n{cost}{use}; details in {place}"
 
 
-def latest_search(
-    log_dir: Path, config: dict[str, Any], tables: dict[str, int], asked: str = "insert_layer=auto"
-) -> Found:
+def latest_search(log_dir: Path, config: dict[str, Any], tables: dict[str, int], starts: bool = False) -> Found:
     """The newest search under `log_dir` whose settings agree and that found something; says which, and how surely.
 
     One that trained what this run trains, adapters or all, goes before the others. tables: those of this run's task;
-    asked: the words that ask for a search. Raises UserError with the command to run where there is none.
+    starts: its weights are asked for, too. Raises UserError with the command to run where there is none.
     """
-    found, passed_over = agreeing_search(log_dir, config, tables)
+    asked = "start_from=search" if starts else "insert_layer=auto"
+    found, passed_over = agreeing_search(log_dir, config, tables, starts)
     if found:
         for line in passed_over:
             print(f"{asked} passes over {line}")
@@ -103,11 +102,15 @@ def latest_search(
     )
 
 
-def agreeing_search(log_dir: Path, config: dict[str, Any], tables: dict[str, int]) -> tuple[Found | None, list[str]]:
+def agreeing_search(
+    log_dir: Path, config: dict[str, Any], tables: dict[str, int], starts: bool = False
+) -> tuple[Found | None, list[str]]:
     """The search that `latest_search` takes, None where there is none, and which others were passed over, and why."""
     passed_over = []
     for path, search in _newest_first(log_dir, config["use_adapter"]):
         reason = _other(search, config, tables) or _useless(search)
+        if starts and config["use_adapter"] and not search["config"].get("use_adapter", True):
+            reason = reason or "trained the whole language model, which stays frozen here: search with use_adapter=True"
         if not reason:
             return Found(path, search), passed_over
         passed_over.append(f"{path}: it {reason}")

@@ -76,6 +76,17 @@ def test_a_search_that_trained_the_same_parts_goes_first(tmp_path: Path, capsys)
     assert "searched" not in capsys.readouterr().out
 
 
+def test_weights_for_adapters_come_from_a_search_with_adapters(tmp_path: Path, capsys) -> None:
+    adapters, whole = CONFIG | {"use_adapter": True}, note_search(tmp_path / "whole", 2, age=1)
+    assert latest_search(tmp_path, adapters, TABLES).insert_layer == 2  # K alone
+    with pytest.raises(UserError, match="start_from=search found no finished search.*search with use_adapter=True"):
+        latest_search(tmp_path, adapters, TABLES, starts=True)
+    assert latest_search(tmp_path, CONFIG, TABLES, starts=True).path == whole
+    note_search(tmp_path / "adapters", 3, age=5, use_adapter=True)
+    assert latest_search(tmp_path, adapters, TABLES, starts=True).insert_layer == 3
+    assert "start_from=search: K = 3, from" in capsys.readouterr().out
+
+
 def test_the_same_folder_by_another_path_agrees(tmp_path: Path) -> None:
     note_search(tmp_path / "one", 1, age=1, tokenizer=str(Path("bert").resolve()))
     assert latest_search(tmp_path, CONFIG, TABLES).insert_layer == 1
