@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 import clip
 from dvp.backbones import LanguageBackbone, family_of
-from dvp.checkpoints import read_checkpoint
+from dvp.checkpoints import at_layer, read_checkpoint, read_description, taken_parts, trained_state, without_adapters
 from dvp.data import QuestionData
 from dvp.data.arrow import table_path
 from dvp.errors import UserError
@@ -22,7 +22,7 @@ from dvp.module import DVPModule
 from dvp.runs.described import backbone_dtype, described_by
 from dvp.runs.devices import precision_of, prepare_devices
 from dvp.runs.trainer import cached_tokens
-from dvp.search import latest_search, tables_of
+from dvp.search import latest_search, search_beside, tables_of
 from dvp.tasks import TASKS, Task
 from dvp.vision import Vision
 
@@ -66,6 +66,7 @@ def build_module(config: dict[str, Any], data: QuestionData) -> DVPModule:
 
     Raises UserError for an insert_layer that the language model does not have.
     """
+    config = _searched(config)
     family = family_of(config["tokenizer"])
     if family != config["language_model"].lower():
         raise UserError(
@@ -115,7 +116,7 @@ def build_module(config: dict[str, Any], data: QuestionData) -> DVPModule:
     if Path(config["load_path"]).is_file():  # ours are folders
         kind.load_published(config["load_path"], module)
     elif config["load_path"]:
-        module.load_weights(*read_checkpoint(config["load_path"]))
+        _load(module, config)
     return module
 
 
@@ -172,14 +173,51 @@ def _task(config: dict[str, Any]) -> Task:
     return task
 
 
+def _searched(config: dict[str, Any]) -> dict[str, Any]:
+    """The config with K, and the checkpoint to start from, of the search that it asks for: that of `load_path` or one
+    under `log_dir`.
+    """
+    starts = config["start_from"] == "search" and not config["test_only"]
+    layer = config["insert_layer"]
+    if config["search_stage"] or not (starts or layer == "auto"):
+        return config
+    if not starts and _is_of_search(config["load_path"]):
+        search = search_beside(Path(config["load_path"]))
+        print(f"{config['load_path']} is of a search: K = {search.insert_layer}, {search.record['verdict']}")
+    else:
+        tables = tables_of(config["data_root"], TASKS[config["datasets"]].files)
+        search = latest_search(Path(config["log_dir"]), config, tables, starts)
+    found = {"load_path": str(search.checkpoint)} if starts else {}
+    return config | found | {"insert_layer": search.insert_layer if layer == "auto" else layer}
+
+
+def _is_of_search(path: str) -> bool:
+    return Path(path or "nothing").is_dir() and read_description(path)["search_stage"]
+
+
 def _insert_layer(config: dict[str, Any], layers: int) -> int:
     layer = config["insert_layer"]
-    if layer == "auto":
-        tables = tables_of(config["data_root"], TASKS[config["datasets"]].files)
-        layer = latest_search(Path(config["log_dir"]), config, tables)
     if not 0 <= layer < layers:
         # Published: such a layer is never reached and the image is silently left out.
         raise UserError(
             f"insert_layer={layer} is outside this model: {config['tokenizer']} has layers 0 to {layers - 1}."
         )
     return layer
+
+
+def _load(module: DVPModule, config: dict[str, Any]) -> None:
+    """Load the weights of a checkpoint folder; of a search's those that a run at one layer can use, and say which.
+
+    A whole language model goes on from a search with adapters, too: with its compressor, norms and head.
+    """
+    weights, description = read_checkpoint(config["load_path"])
+    layer = module.insert_layer
+    if layer is not None and description["search_stage"]:
+        what = taken_parts(weights, layer)
+        weights, description = at_layer(weights, description, layer)
+        if description.get("use_adapter") and not config["use_adapter"] and not config["test_only"]:
+            here = module.describe()
+            weights, description = without_adapters(weights, description, trained_state(module), here, module.model)
+            what += "; its adapters too, since the whole language model is trained from here"
+        print(f"From the search {config['load_path']}, at K = {layer}: {what}.")
+    module.load_weights(weights, description)

@@ -78,6 +78,7 @@ class DVPModule(pl.LightningModule):
         self.strict_loading = False  # a checkpoint has no frozen weights; on_load_checkpoint is exact about the others
         self.totals: dict[str, Tensor] = {}  # split -> (sum of scores, rows)
         self.answered: list[tuple[Any, str]] = []  # question and answer of the test
+        self.written: Path | None = None  # where the answers to the test lie
 
     @property
     def monitor(self) -> str:
@@ -192,7 +193,7 @@ class DVPModule(pl.LightningModule):
                 about = {"splits": data.test, "truncated": data.truncated}
                 about |= {"as_published": self.as_published, "config": self.config}
                 checkpoint = self.config["load_path"] if self.config else ""
-                write_submission(self.predictions_path, submission, about, checkpoint)
+                self.written = write_submission(self.predictions_path, submission, about, checkpoint)
         if not scores and data.labelled(data.test):
             self._report(data.test)
 

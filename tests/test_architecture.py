@@ -43,6 +43,7 @@ MUST_NOT_KNOW = {
     "prepare": TOP | METHOD | {"torch", "clip", "dvp.vision", "dvp.compressor", "dvp.search"},
     "shapes": {"run", "demos", "dvp.build", "dvp.module", "dvp.commands"},
     "build": {"run", "demos", "dvp.commands", "dvp.scienceqa"},
+    "sweep": {"run", "demos", "dvp.commands"},
     "commands": {"run", "demos"},
     "runs": STEERING | METHOD | {"PIL", "dvp.module", "dvp.published", "dvp.search", "dvp.report"},
     "config": {"torch", "transformers", "clip", "dvp.build", "dvp.module", "dvp.tasks", "dvp.backbones"},

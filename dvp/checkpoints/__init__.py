@@ -1,12 +1,14 @@
 """Our checkpoints: the folder they are, what of a model goes in and comes out (weights.py), and older formats."""
 
 from dvp.checkpoints.folder import TrainedOnly, digest, read_checkpoint, read_description, read_progress
+from dvp.checkpoints.from_search import at_layer, taken_parts, without_adapters
 from dvp.checkpoints.older import name_then, refuse_to_go_on
 from dvp.checkpoints.weights import FORMAT, fingerprint, load_trained, refuse_other, trained_state
 
 __all__ = [
     "FORMAT",
     "TrainedOnly",
+    "at_layer",
     "digest",
     "fingerprint",
     "load_trained",
@@ -16,5 +18,7 @@ __all__ = [
     "read_progress",
     "refuse_other",
     "refuse_to_go_on",
+    "taken_parts",
     "trained_state",
+    "without_adapters",
 ]

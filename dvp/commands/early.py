@@ -24,7 +24,7 @@ def check_start(config: dict[str, Any]) -> None:
 
 def check_data(config: dict[str, Any]) -> None:
     """Raise UserError where the tables that the configured task surely reads are not all there."""
-    data_root, reads = config["data_root"], TASKS[config["datasets"]]
+    data_root = config["data_root"]
     if not data_root or not Path(data_root).is_dir():
         way = (
             "draw the embedded world first, with `python run.py shapes`"
@@ -32,14 +32,20 @@ def check_data(config: dict[str, Any]) -> None:
             else "give the folder with the Arrow files, see DATA.md"
         )
         raise UserError(f"data_root={data_root!r} is not a folder: {way}.")
+    for path in missing_tables(config):
+        have = ", ".join(sorted(found.name for found in Path(data_root).glob("*.arrow"))) or "no Arrow file"
+        raise UserError(
+            f"{path} is missing ({data_root} has {have}): make it with `python run.py convert`, see DATA.md."
+        )
+
+
+def missing_tables(config: dict[str, Any]) -> list[Path]:
+    """Of the tables that the configured training or test surely reads, those that are not there."""
+    reads = TASKS[config["datasets"]]
     test = (config["test_split"],) if config["test_split"] in reads.test_splits else reads.test
-    for split in test if config["test_only"] else reads.train:
-        path = Path(data_root) / f"{reads.files}_{split}.arrow"
-        if not path.is_file():
-            have = ", ".join(sorted(found.name for found in Path(data_root).glob("*.arrow"))) or "no Arrow file"
-            raise UserError(
-                f"{path} is missing ({data_root} has {have}): make it with `python run.py convert`, see DATA.md."
-            )
+    splits = test if config["test_only"] else reads.train
+    paths = [Path(config["data_root"]) / f"{reads.files}_{split}.arrow" for split in splits]
+    return [path for path in paths if not path.is_file()]
 
 
 def _check_devices(num_gpus: int, strategy: str) -> None:

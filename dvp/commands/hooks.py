@@ -16,6 +16,8 @@ from dvp.files import require_writable
 from dvp.runs.folder import is_first_process
 from dvp.tasks import TASKS
 
+OBSERVED = ("main", "search_and_train", "sweep")  # the commands that train, and so are written down
+
 
 class Record(FileStorageObserver):
     """Sacred's record of a run under log_dir; a start that fails leaves none."""
@@ -44,10 +46,10 @@ def before_a_run(config: dict[str, Any], command_name: str, logger: Logger) -> d
     """
     check_values(config)
     known = _told_by_checkpoint(config) if command_name == "main" else {}
-    if command_name in ("main", "encode"):
+    if command_name in (*OBSERVED, "encode"):
         checked = check(config | known)
         check_start(checked)
-    if command_name == "main":
+    if command_name in OBSERVED:
         require_writable(Path(checked["log_dir"]))
         ex.observers[:] = [Record(Path(checked["log_dir"]) / "sacred")] if is_first_process() else []
     return known
@@ -63,9 +65,19 @@ def say_what_is_idle(_run: Run, _config: dict[str, Any]) -> None:
 
 
 def _told_by_checkpoint(config: dict[str, Any]) -> dict[str, Any]:
-    if not Path(str(config["load_path"])).is_file():  # ours are folders
-        return {}
+    """What the published checkpoint to load tells of its settings; that K is a search's, where one is started from."""
+    place = Path(config["load_path"] or "nothing")
+    if not place.is_file():  # ours are folders
+        return {"insert_layer": "auto"} if _starts_from_search(config, place) else {}
     from dvp.kinds import KINDS  # here, so that help and mistakes answer at once
 
-    known = KINDS[TASKS[one_task(config["datasets"])].kind].settings_in(str(config["load_path"]))
+    known = KINDS[TASKS[one_task(config["datasets"])].kind].settings_in(str(place))
     return known | {"datasets": [known["datasets"]]} if "datasets" in known else known
+
+
+def _starts_from_search(config: dict[str, Any], place: Path) -> bool:
+    if config["search_stage"] or not place.is_dir():
+        return not config["test_only"] and config["start_from"] == "search"
+    from dvp.checkpoints import read_description
+
+    return read_description(str(place))["search_stage"]

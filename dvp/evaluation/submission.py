@@ -50,10 +50,11 @@ def predictions(answered: Sequence[tuple[Any, str]], questions: Sequence[Any], n
     return Submission(rows, {}, {}, f"{len(rows)} answers written")
 
 
-def write_submission(path: Path, submission: Submission, about: dict[str, Any], checkpoint: str = "") -> None:
-    """Write the answers, and `about` them beside, as `write_answers` does; say so."""
+def write_submission(path: Path, submission: Submission, about: dict[str, Any], checkpoint: str = "") -> Path:
+    """Write the answers, and `about` them beside, as `write_answers` does; returns where, and says it."""
     place = write_answers(path, submission.content, submission.about | about, checkpoint)
     print(f"{submission.words} to {place}")
+    return place
 
 
 def write_answers(path: Path, content: Any, about: dict[str, Any], checkpoint: str) -> Path:

@@ -145,6 +145,11 @@ TAKEN: dict[str, list[Any]] = {
         ("language_model", "test_split", "image_tokens_on", "prompt_format", "answer_by", "optim_type", "kab"), []
     ),
     "quantize": [None],
+    "start_from": [None],
+    "layers": [*WHOLE, "all"],
+    "seeds": WHOLE,
+    "metric": [],
+    "level": [None, *(number for number in NUMBERS if number <= 100)],
     "max_text_len": [3, 1000],
     "insert_layer": [*WHOLE, "auto"],
     "search_sample": [1, 2, 3, 1000, "all"],
@@ -253,6 +258,10 @@ def test_accumulation_makes_up_the_batch_or_is_refused(settings: dict, passes: i
     [
         ({"test_only": True}, "load_path"),
         ({"load_path": "a", "resume_from": "b"}, "load_path"),
+        ({"load_path": "a", "start_from": "search"}, "start_from=search and a checkpoint"),
+        ({"resume_from": "a", "start_from": "search"}, "start_from=search and a checkpoint"),
+        ({"search_stage": True, "start_from": "search"}, "this is a search"),
+        ({"metric": "speed"}, "level=<percent>"),
         ({"learning_rate": 0}, "decay_power=constant"),
         ({"strategy": "fsdp", "num_gpus": 0}, "needs a GPU"),
         ({"per_gpu_batchsize": 0}, "how many rows fit"),
