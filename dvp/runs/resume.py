@@ -27,7 +27,7 @@ def check_resume(config: dict[str, Any]) -> None:
     path = config["resume_from"]
     then, progress = read_description(path).get("config") or {}, read_progress(path)
     _refuse(path, _changed(SAME, then, config), "it must stay what it is")
-    if not progress["epoch_ended"]:
+    if progress["within"]:
         changed = _changed(SAME_WITHIN_AN_EPOCH, then, config)
         _refuse(path, changed, "this checkpoint lies within an epoch, whose rows it must go on with")
     if taken := _changed(TAKEN, then, config):
