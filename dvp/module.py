@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from dvp.checkpoints import (
     FORMAT,
     accumulated,
+    current_generators,
     fingerprint,
     generator_states,
     load_trained,
@@ -276,11 +277,9 @@ class DVPModule(pl.LightningModule):
         refuse_to_go_on(checkpoint["description"])
         self.load_weights(checkpoint["state_dict"], checkpoint["description"])
         reopen_epoch(checkpoint)
-        progress, states = progress_of(checkpoint), checkpoint["rng"]
+        progress = progress_of(checkpoint)
         self.trainer.datamodule.position = progress["epochs"], progress["passes"]
-        # Before format 2 all ranks drew from the state of one.
-        self.standing = {"rng": [states] if isinstance(states, dict) else states}
-        self.standing["gradients"] = checkpoint.get("gradients", {})
+        self.standing = {"rng": current_generators(checkpoint["rng"]), "gradients": checkpoint.get("gradients", {})}
         if self.bandit:
             self.arm = checkpoint["bandit"].pop("arm")
             self.search_seconds = checkpoint["bandit"].pop("seconds", 0.0)

@@ -1,7 +1,7 @@
 """Our checkpoints: the folder they are, what of a model (weights.py) and of a run (standing.py) goes in, older ones."""
 
 from dvp.checkpoints.folder import TrainedOnly, digest, read_checkpoint, read_description, read_progress
-from dvp.checkpoints.older import name_then, refuse_to_go_on
+from dvp.checkpoints.older import current_generators, name_then, refuse_to_go_on
 from dvp.checkpoints.standing import (
     accumulated,
     generator_states,
@@ -17,6 +17,7 @@ __all__ = [
     "FORMAT",
     "TrainedOnly",
     "accumulated",
+    "current_generators",
     "digest",
     "fingerprint",
     "generator_states",
