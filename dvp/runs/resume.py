@@ -75,8 +75,11 @@ class GoingOn(pl.Callback):
             for optimizer in trainer.optimizers
         ]
         self.rates = [list(schedule.scheduler.base_lrs) for schedule in trainer.lr_scheduler_configs]
+        # Where max_steps is set, Lightning ends an epoch a second time that had ended in the checkpoint.
+        self.max_steps, trainer.fit_loop.epoch_loop.max_steps = trainer.max_steps, -1
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.fit_loop.epoch_loop.max_steps = self.max_steps
         for optimizer, own in zip(trainer.optimizers, self.groups, strict=True):
             for group, settings in zip(optimizer.param_groups, own, strict=True):
                 group.update(settings)
