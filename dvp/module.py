@@ -1,7 +1,6 @@
 """The LightningModule: what is trained and scored in which step, and the search that `optimizer_step` drives."""
 
 import functools
-import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -9,14 +8,13 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader
 
 from dvp.checkpoints import (
     FORMAT,
     accumulated,
+    begin_streams,
     current_generators,
     fingerprint,
     generator_states,
@@ -26,8 +24,6 @@ from dvp.checkpoints import (
     refuse_other,
     refuse_to_go_on,
     reopen_epoch,
-    restore_generators,
-    seed_generators,
     take_up,
     trained_state,
 )
@@ -144,28 +140,21 @@ class DVPModule(pl.LightningModule):
         return torch.stack([scores[arm] for arm in arms])
 
     def _next_search_batch(self) -> dict[str, Any]:
-        if self.search_batches is None:
-            loader = self.trainer.datamodule.search_dataloader()
-            # A resumed search goes on where it was.
-            self.search_batches = _again_and_again(loader, skip=len(self.bandit.trace))
         data = self.trainer.datamodule  # outside Lightning's loops its hooks are ours to call
+        if self.search_batches is None:
+            self.search_batches = data.search_batches(skip=len(self.bandit.trace))  # a resumed one goes on where it was
         batch = data.on_before_batch_transfer(next(self.search_batches), 0)
         return data.on_after_batch_transfer(self.transfer_batch_to_device(batch, self.device, 0), 0)
 
     def on_train_start(self) -> None:
         self.search_began = time.perf_counter()
-        rank, ranks, states = self.global_rank, self.trainer.world_size, self.standing.get("rng", [])
-        if len(states) == ranks:
-            restore_generators(states[rank], self.device)
-        elif states:
-            rank_zero_info(f"Dropout begins anew: the checkpoint is of {len(states)} process(es), this run of {ranks}.")
-            seed_generators(self.seed, rank, self.trainer.global_step)
-        elif rank:  # the weights are made, alike on all ranks; what each drops is its own
-            seed_generators(self.seed, rank)
+        ranks = {"rank": self.global_rank, "ranks": self.trainer.world_size}
+        begin_streams(self.standing.get("rng", []), self.device, self.seed, self.trainer.global_step, **ranks)
         take_up(self, gradients := self.standing.get("gradients", {}))
         self.within_update, self.standing = bool(gradients), {}
 
     def on_train_end(self) -> None:
+        self.search_batches = None  # ends the processes that load them
         if self.bandit and not self.trainer.fast_dev_run:
             folder = Path(self.trainer.log_dir)  # asked on all ranks, since it talks to them
             if self.trainer.is_global_zero:
@@ -307,11 +296,3 @@ class DVPModule(pl.LightningModule):
             settings["end_lr"],
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def _again_and_again(loader: DataLoader, skip: int) -> Iterator[dict[str, Any]]:
-    """The batches of a loader, shuffled anew each time, without the first `skip`."""
-    first, start = divmod(skip, len(loader))
-    for epoch in itertools.count(first):
-        loader.sampler.set_epoch(epoch, start if epoch == first else 0)
-        yield from loader

@@ -4,11 +4,10 @@ from dvp.checkpoints.folder import TrainedOnly, digest, read_checkpoint, read_de
 from dvp.checkpoints.older import current_generators, name_then, refuse_to_go_on
 from dvp.checkpoints.standing import (
     accumulated,
+    begin_streams,
     generator_states,
     progress_of,
     reopen_epoch,
-    restore_generators,
-    seed_generators,
     take_up,
 )
 from dvp.checkpoints.weights import FORMAT, fingerprint, load_trained, refuse_other, trained_state
@@ -17,6 +16,7 @@ __all__ = [
     "FORMAT",
     "TrainedOnly",
     "accumulated",
+    "begin_streams",
     "current_generators",
     "digest",
     "fingerprint",
@@ -30,8 +30,6 @@ __all__ = [
     "refuse_other",
     "refuse_to_go_on",
     "reopen_epoch",
-    "restore_generators",
-    "seed_generators",
     "take_up",
     "trained_state",
 ]

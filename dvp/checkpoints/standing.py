@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 
 
@@ -38,15 +39,25 @@ def generator_states(device: torch.device) -> dict[str, Tensor]:
     return states | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else states
 
 
-def restore_generators(states: dict[str, Tensor], device: torch.device) -> None:
-    """Let the generators go on from these states."""
-    torch.set_rng_state(states["cpu"])
-    if "cuda" in states and device.type == "cuda":
-        torch.cuda.set_rng_state(states["cuda"], device)
+def begin_streams(
+    states: list[dict[str, Tensor]], device: torch.device, seed: int, updates: int, *, rank: int, ranks: int
+) -> None:
+    """Let every rank draw from a stream of its own: the one of its `states`, or a new one where there are none.
+
+    The states of another number of ranks tell nothing; this is said, and the streams begin anew.
+    """
+    if len(states) == ranks:
+        torch.set_rng_state(states[rank]["cpu"])
+        if "cuda" in states[rank] and device.type == "cuda":
+            torch.cuda.set_rng_state(states[rank]["cuda"], device)
+    elif states:
+        rank_zero_info(f"Dropout begins anew: the checkpoint is of {len(states)} process(es), this run of {ranks}.")
+        _seed_generators(seed, rank, updates)
+    elif rank:  # the first goes on with the stream that made the weights, which are alike on all
+        _seed_generators(seed, rank)
 
 
-def seed_generators(*key: int) -> None:
-    """Begin a stream that no other key has."""
+def _seed_generators(*key: int) -> None:
     torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
 
 

@@ -1,7 +1,7 @@
 """The LightningDataModule: which split feeds training, validation, test and the search."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
@@ -211,6 +211,14 @@ class QuestionData(pl.LightningDataModule):
     def search_dataloader(self) -> DataLoader:
         """Batches of the search split, on which sampled arms are scored."""
         return self._shuffled(self._read(self.pick, "search"), self.search_batch_size)
+
+    def search_batches(self, skip: int) -> Iterator[dict[str, Any]]:
+        """The batches of the search split again and again, shuffled anew each time, without the first `skip`."""
+        loader = self.search_dataloader()
+        first, start = divmod(skip, len(loader))
+        for epoch in itertools.count(first):
+            loader.sampler.set_epoch(epoch, start if epoch == first else 0)
+            yield from loader
 
     def val_dataloader(self) -> list[DataLoader]:
         return [self._in_order(self._read((split,), "validate")) for split in self.task.validate]

@@ -6,11 +6,9 @@ from typing import Any
 
 import pytest
 import pytorch_lightning as pl
-import torch
 from tiny_world import fit
-from two_processes import in_two_processes
 
-from dvp.checkpoints import TrainedOnly, read_checkpoint, trained_state
+from dvp.checkpoints import TrainedOnly, trained_state
 
 # 16 rows: two updates of three passes and one of two, so that half of an epoch's 8 passes end within an update.
 EPOCHS = {"max_steps": None, "max_epoch": 3, "batch_size": 6, "per_gpu_batchsize": 2, "val_check_interval": 0.5}
