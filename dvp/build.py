@@ -55,6 +55,7 @@ def build_data(config: dict[str, Any]) -> QuestionData:
         test=test if config["test_only"] else (),
         batch_size=config["per_gpu_batchsize"],
         search_batch_size=max(1, config["batch_size"] // 2 // config["devices"]),
+        passes=config["accumulate"],
         by_length=kind.ALWAYS_BY_LENGTH or config["bucket_by_length"],
         num_workers=config["num_workers"],
         seed=config["seed"],

@@ -83,6 +83,11 @@ class Questions(Dataset):
         """The number of characters of every question, in order."""
         return pc.utf8_length(self.texts).to_numpy()[self.kept]
 
+    @property
+    def counted(self) -> np.ndarray:
+        """Over how much the loss of every question is averaged: each is one row."""
+        return np.ones(len(self), int)
+
     def counted_texts(self) -> tuple[list[str], np.ndarray]:
         """Every text that is asked, once, and how often."""
         counted = pc.value_counts(self.texts.take(pa.array(self.kept)))

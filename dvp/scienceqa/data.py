@@ -37,9 +37,9 @@ class Problems(Dataset):
     """The problems of a table as rows of tokens, with their pictures."""
 
     def __init__(self, table: Table, rows: list[Row], reader: "ProblemReader"):
-        self.table, self.rows, self.transform = table, rows, reader.transform
+        self.table, self.rows, self.transform, self.layout = table, rows, reader.transform, reader.layout
         self.kind = "examples" if rows and rows[0].ended else "prompts"
-        self.lengths = np.minimum([reader.layout.length(row) for row in rows], reader.layout.max_length)
+        self.lengths = np.minimum([self.layout.length(row) for row in rows], self.layout.max_length)
         self.choices = list(zip(table["answer"].to_pylist(), map(len, table["choices"]), strict=True))
         self.ids = table["question_id"].to_pylist()
 
@@ -52,6 +52,11 @@ class Problems(Dataset):
         if self.rows[item].has_image:
             problem["pixel_values"] = read_picture(self.table, item, self.transform)
         return problem
+
+    @property
+    def counted(self) -> np.ndarray:
+        """Over how much the loss of every problem is averaged: its labelled tokens that are not cut."""
+        return np.array([self.layout.labelled(row) for row in self.rows])
 
     def question_ids(self) -> list[str]:
         """The ids of all problems, in order."""
