@@ -7,6 +7,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
+from clip import describe_preprocess as describe_transform
 from clip import preprocess as transform
 from dvp.backbones import BACKBONES, family_of, load_backbone
 from dvp.data import QuestionData, QuestionReader, read_answers
@@ -18,7 +19,16 @@ from dvp.published.vocabulary import published_answers
 from dvp.tasks import Answerer, Task, classify
 from dvp.vision import Vision, ZeroTokens
 
-__all__ = ["answer", "build_model", "load_published", "read", "settings_in", "submit", "transform"]
+__all__ = [
+    "answer",
+    "build_model",
+    "describe_transform",
+    "load_published",
+    "read",
+    "settings_in",
+    "submit",
+    "transform",
+]
 
 OFFERED: dict[str, tuple] = {}
 DESCRIBED = ("use_adapter",)

@@ -33,6 +33,11 @@ def squeeze(image: Image.Image, size: int, turn: bool = False) -> Tensor:
     return F.normalize(F.to_tensor(image), MEAN, STD)
 
 
+def describe_squeeze(size: int, turn: bool = False) -> str:
+    """What decides the numbers that `squeeze` makes of a picture: part of the name of a cache of tokens."""
+    return f"scienceqa.squeeze 1, {size}" + (", turned" if turn else "")
+
+
 class Problems(Dataset):
     """The problems of a table as rows of tokens, with their pictures."""
 
