@@ -14,9 +14,11 @@ from transformers.utils import logging
 import clip
 from dvp.backbones import LanguageBackbone, family_of
 from dvp.checkpoints import at_layer, read_checkpoint, read_description, taken_parts, trained_state, without_adapters
+from dvp.config.experiments import search_of
 from dvp.data import QuestionData
 from dvp.data.arrow import table_path
 from dvp.errors import UserError
+from dvp.files import is_published
 from dvp.kinds import KINDS
 from dvp.module import DVPModule
 from dvp.runs.described import backbone_dtype, described_by
@@ -46,13 +48,12 @@ def build_data(config: dict[str, Any]) -> QuestionData:
             raise UserError(f"{key}={config[key]} is not offered for {config['datasets']}: set it to {choices}.")
     options = {"size": config["image_size"], "turn": config["turn_pictures"]}
     transform = functools.partial(kind.transform, **options)
-    test = (config["test_split"],) if config["test_split"] in task.test_splits else task.test
     return QuestionData(
         task,
         config["data_root"],
         kind.read(config, task, None if config["image_tokens"] == "zero" else transform),
         pick=_pick(config),
-        test=test if config["test_only"] else (),
+        test=task.tested(config["test_split"]) if config["test_only"] else (),
         batch_size=config["per_gpu_batchsize"],
         search_batch_size=max(1, config["batch_size"] // 2 // config["devices"]),
         passes=config["accumulate"],
@@ -114,7 +115,7 @@ def build_module(config: dict[str, Any], data: QuestionData) -> DVPModule:
         config=config,
         predictions_path=Path(config["log_dir"]) / name,
     )
-    if Path(config["load_path"]).is_file():  # ours are folders
+    if is_published(config["load_path"]):
         kind.load_published(config["load_path"], module)
     elif config["load_path"]:
         _load(module, config)
@@ -138,7 +139,8 @@ def _load_vision(config: dict[str, Any]) -> Vision:
     vision = Vision(clip.load(config["clip_model"]))
     if vision.image_size != config["image_size"]:
         raise UserError(
-            f"image_size={config['image_size']} but {config['clip_model']} takes {vision.image_size} pixels."
+            f"image_size={config['image_size']} but {config['clip_model']} takes {vision.image_size} pixels: set "
+            f"image_size={vision.image_size}."
         )
     return vision
 
@@ -187,7 +189,7 @@ def _searched(config: dict[str, Any]) -> dict[str, Any]:
         print(f"{config['load_path']} is of a search: K = {search.insert_layer}, {search.record['verdict']}")
     else:
         tables = tables_of(config["data_root"], TASKS[config["datasets"]].files)
-        search = latest_search(Path(config["log_dir"]), config, tables, starts)
+        search = latest_search(Path(config["log_dir"]), config, tables, search_of(config), starts)
     found = {"load_path": str(search.checkpoint)} if starts else {}
     return config | found | {"insert_layer": search.insert_layer if layer == "auto" else layer}
 
@@ -201,7 +203,8 @@ def _insert_layer(config: dict[str, Any], layers: int) -> int:
     if not 0 <= layer < layers:
         # Published: such a layer is never reached and the image is silently left out.
         raise UserError(
-            f"insert_layer={layer} is outside this model: {config['tokenizer']} has layers 0 to {layers - 1}."
+            f"insert_layer={layer} is outside this model: {config['tokenizer']} has layers 0 to {layers - 1}; "
+            "give one of these."
         )
     return layer
 

@@ -48,6 +48,11 @@ def require_writable(folder: Path) -> None:
         raise UserError(f"{folder} is not a folder to write in ({error.strerror}): choose another log_dir.") from error
 
 
+def is_published(checkpoint: str | None) -> bool:
+    """Whether a checkpoint's path is of one of the published code: theirs are files, ours folders."""
+    return bool(checkpoint) and Path(checkpoint).is_file()
+
+
 def remove(path: Path) -> None:
     """Remove a file or folder if it is there."""
     if path.is_dir():

@@ -12,7 +12,7 @@ from sacred.run import Run
 from dvp.commands.early import check_start
 from dvp.commands.idle import idle, unread
 from dvp.config import check, check_values, ex, one_task
-from dvp.files import require_writable
+from dvp.files import is_published, require_writable
 from dvp.runs.folder import is_first_process
 from dvp.tasks import TASKS
 
@@ -67,7 +67,7 @@ def say_what_is_idle(_run: Run, _config: dict[str, Any]) -> None:
 def _told_by_checkpoint(config: dict[str, Any]) -> dict[str, Any]:
     """What the published checkpoint to load tells of its settings; that K is a search's, where one is started from."""
     place = Path(config["load_path"] or "nothing")
-    if not place.is_file():  # ours are folders
+    if not is_published(str(place)):
         return {"insert_layer": "auto"} if _starts_from_search(config, place) else {}
     from dvp.kinds import KINDS  # here, so that help and mistakes answer at once
 

@@ -1,7 +1,6 @@
 """VQAv2, GQA, SNLI-VE: an answer is chosen from a vocabulary by a classifier on the language model."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -12,6 +11,7 @@ from clip import preprocess as transform
 from dvp.backbones import BACKBONES, family_of, load_backbone
 from dvp.data import QuestionData, QuestionReader, read_answers
 from dvp.evaluation.submission import Submission, predictions
+from dvp.files import is_published
 from dvp.model import DVP, adapt_language_model
 from dvp.published.checkpoint import read_lightning
 from dvp.published.classification import load_published
@@ -58,7 +58,7 @@ def settings_in(path: str) -> dict[str, Any]:
 
 def _published_answers(config: dict[str, Any], task: Task) -> list[str] | None:
     """The vocabulary of the published checkpoint that is loaded, if one is; refuses it here if it does not fit."""
-    if not Path(config["load_path"]).is_file():  # ours are folders
+    if not is_published(config["load_path"]):
         return None
     checkpoint = read_lightning(config["load_path"])
     checkpoint.refuse_other(config)

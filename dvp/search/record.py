@@ -77,11 +77,13 @@ def result_lines(search: dict[str, Any], place: Path) -> str:
     return f"{words}\n{cost}{use}; details in {place}"
 
 
-def latest_search(log_dir: Path, config: dict[str, Any], tables: dict[str, int], starts: bool = False) -> Found:
+def latest_search(
+    log_dir: Path, config: dict[str, Any], tables: dict[str, int], experiment: str, starts: bool = False
+) -> Found:
     """The newest search under `log_dir` whose settings agree and that found something; says which, and how surely.
 
     One that trained what this run trains, adapters or all, goes before the others. tables: those of this run's task;
-    starts: its weights are asked for, too. Raises UserError with the command to run where there is none.
+    experiment: what would search; starts: its weights are asked for, too. Raises UserError with the command to run where there is none.
     """
     asked = "start_from=search" if starts else "insert_layer=auto"
     found, passed_over = agreeing_search(log_dir, config, tables, starts)
@@ -92,8 +94,6 @@ def latest_search(log_dir: Path, config: dict[str, Any], tables: dict[str, int],
         searched = "" if trained == config["use_adapter"] else f" (searched {ADAPTERS[trained]})"
         print(f"{asked}: K = {found.insert_layer}, from {found.path}: {found.record['verdict']}{searched}")
         return found
-    task = {"scienceqa": "sqa"}.get(config["datasets"], config["datasets"])
-    experiment = f"dvp_search_{config['language_model'].lower()}_{task}"
     there = f" ({'; '.join(passed_over[:3])})" if passed_over else ""
     raise UserError(
         f"{asked} found no finished search that tells K of {config['tokenizer']} on {config['datasets']} in "
