@@ -91,8 +91,8 @@ def _opened(data: bytes | None, where: str) -> Iterator[Image.Image]:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data)) as image:
                 yield image
-    except UserError as error:
-        raise UserError(f"The picture {where} is refused: {error}") from error
+    except UserError as refusal:
+        raise UserError(f"The picture {where} is refused: {refusal}") from refusal
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UserError(
             f"The picture {where} is too large: it has over {Image.MAX_IMAGE_PIXELS:,} pixels; replace it by a smaller."

@@ -74,7 +74,7 @@ def read_description(path: str) -> dict[str, Any]:
             f"There is no checkpoint {path}: give the path of its folder (result/.../checkpoints/<name>.ckpt)."
         )
     if not (folder / "description.json").is_file():
-        raise UserError(f"{path} is no checkpoint of this project: it has no description.json.")
+        raise UserError(f"{path} is no checkpoint of this project, it has no description.json: give another folder.")
     with _refusing_damage(folder):
         return json.loads((folder / "description.json").read_text(encoding="utf-8"))
 

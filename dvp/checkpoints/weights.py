@@ -36,7 +36,8 @@ def load_trained(module: nn.Module, weights: dict[str, Tensor]) -> None:
         if own[name].shape != weights[name].shape
     ]
     if wrong:
-        raise UserError("The checkpoint does not fit this model: " + "; ".join(sorted(wrong)[:8]) + ".")
+        listed = "; ".join(sorted(wrong)[:8])
+        raise UserError(f"The checkpoint does not fit this model: {listed}. Give the settings and models it was of.")
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(weights[name])

@@ -190,7 +190,8 @@ def _labels(table: Table, task: Task, questions: int) -> tuple[np.ndarray, np.nd
         if labels.null_count:
             unknown = answers.filter(labels.is_null())[0]
             raise UserError(
-                f"A table of {task.files} holds the answer {str(unknown)!r}, not one of {', '.join(task.answers)}."
+                f"A table of {task.files} holds the answer {str(unknown)!r}, not one of "
+                f"{', '.join(task.answers)}: convert the raw data again."
             )
         return np.ones(questions, int), labels.to_numpy(), np.ones(questions)
     labels, scores = (_flat([table], column).combine_chunks() for column in ("answer_labels", "answer_scores"))

@@ -45,7 +45,10 @@ def predictions(answered: Sequence[tuple[Any, str]], questions: Sequence[Any], n
         )
     if expected != counts:
         lacking, extra = expected - counts, counts - expected
-        raise UserError(f"Not written: {len(lacking)} questions without an answer, {len(extra)} answers too many.")
+        raise UserError(
+            f"Not written: {len(lacking)} questions without an answer, {len(extra)} answers too many; "
+            "test again on the tables as they are now."
+        )
     rows = [dict(zip(names, pair, strict=True)) for pair in sorted(answered)]
     return Submission(rows, {}, {}, f"{len(rows)} answers written")
 
