@@ -1,4 +1,4 @@
-"""From the config to data and module. With kinds/ and runs/ the only place below the commands that reads its keys."""
+"""From the config to data and module: what becomes of the settings, but for those that kinds/ and runs/ read."""
 
 import functools
 from dataclasses import replace

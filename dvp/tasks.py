@@ -1,7 +1,7 @@
 """The tasks: which tables they read, how an answer becomes a target, a loss, a score and a submission.
 
-A new task is one entry of TASKS (and one file in prepare/). torch is imported where it computes, so that a look at the
-table, before anything runs, does not wait for it.
+A new task is one entry of TASKS and its experiments; for raw data a file in prepare/, for a head of its own one in
+kinds/. torch is imported where it computes, so that a look at the table, before anything runs, does not wait for it.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class Task:
     # normalised answer -> how its official program, which compares to the letter, spells it; of tables without spelling
     spellings: dict[str, str] = field(default_factory=dict)
     submission: tuple[str, str] | None = None  # names of the id and the answer in a predictions file
-    kind: str = "classified"  # how it is read and answered, see build.py: classified, or written by the language model
+    kind: str = "classified"  # how it is read and answered: a file of dvp/kinds
     search_step: float | None = None  # of the bandit; None: its own, for rewards that lie as far apart as accuracies do
     # How the published code trains it
     betas: tuple[float, float] = (0.9, 0.98)

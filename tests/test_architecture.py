@@ -88,6 +88,28 @@ def test_no_arrow_turns_round(room: str) -> None:
     assert not known & MUST_NOT_KNOW[room]
 
 
+def rows() -> dict[str, int]:
+    """The rooms in the table of CONTRIBUTING.md, as dotted names with the number of their row."""
+    table = re.findall(r"^\| (`\S.*?) \| ", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.MULTILINE)
+    found: dict[str, int] = {}
+    for number, names in enumerate(row for row in table if not row.startswith("`DVP")):
+        for name in re.findall(r"`(.+?)`", names):
+            place = name if (ROOT / name).exists() else f"dvp/{name}"
+            found[place.rstrip("/").removesuffix(".py").replace("/", ".")] = number
+    return found
+
+
+ROWS = rows()
+
+
+@pytest.mark.parametrize("room", ROWS)
+def test_the_table_of_rooms_goes_downwards(room: str) -> None:
+    path = ROOT / room.replace(".", "/")
+    files = sorted(path.rglob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
+    known = {name for file in files for name in imports(file)}
+    assert files and not [name for name in known if ROWS.get(name, ROWS[room]) < ROWS[room]]
+
+
 def test_the_root_holds_what_everyone_meets_and_each_room_says_what_belongs_there() -> None:
     assert {path.stem for path in (ROOT / "dvp").glob("*.py")} == ROOT_FILES
     rooms = [path for path in (ROOT / "dvp").iterdir() if path.is_dir() and any(path.glob("*.py"))]
