@@ -20,7 +20,7 @@ def read_json(path: str, setting: str) -> Any:
     except OSError as error:
         raise UserError(f"{setting}={path} cannot be read ({error.strerror}): give a file that is there.") from error
     except (ValueError, RecursionError) as error:  # of JSON or of UTF-8
-        raise UserError(f"{setting}={path} is not whole JSON ({error}): copy it again.") from error
+        raise UserError(f"{setting}={path} is not whole JSON ({error}): it may be truncated, copy it again.") from error
 
 
 def read_rows(path: str, setting: str, fields: Mapping[str, type], inside: str = "") -> list[dict[str, Any]]:
