@@ -195,7 +195,7 @@ def _searched(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_of_search(path: str) -> bool:
-    return Path(path or "nothing").is_dir() and read_description(path)["search_stage"]
+    return Path(path or "nothing").is_dir() and bool(read_description(path).get("search_stage"))
 
 
 def _insert_layer(config: dict[str, Any], layers: int) -> int:
@@ -216,7 +216,7 @@ def _load(module: DVPModule, config: dict[str, Any]) -> None:
     """
     weights, description = read_checkpoint(config["load_path"])
     layer = module.insert_layer
-    if layer is not None and description["search_stage"]:
+    if layer is not None and description.get("search_stage"):
         what = taken_parts(weights, layer)
         weights, description = at_layer(weights, description, layer)
         if description.get("use_adapter") and not config["use_adapter"] and not config["test_only"]:

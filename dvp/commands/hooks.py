@@ -80,4 +80,4 @@ def _starts_from_search(config: dict[str, Any], place: Path) -> bool:
         return not config["test_only"] and config["start_from"] == "search"
     from dvp.checkpoints import read_description
 
-    return read_description(str(place))["search_stage"]
+    return bool(read_description(str(place)).get("search_stage"))
