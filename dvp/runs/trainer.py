@@ -21,6 +21,8 @@ from dvp.tasks import TASKS
 warnings.filterwarnings("ignore", "Experiment logs directory .* exists and is not empty")
 warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode")
 warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")
+# Ours are gone on with by the epoch and pass that Lightning keeps anyway.
+warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
 
 
 def build_trainer(config: dict[str, Any], monitor: str) -> pl.Trainer:

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import pytorch_lightning as pl
-from tiny_world import fit
+import torch
+from tiny_world import fit, rows_of, write_table
+from two_processes import in_two_processes
 
-from dvp.checkpoints import TrainedOnly, trained_state
+from dvp.checkpoints import TrainedOnly, read_checkpoint, trained_state
 
 # 16 rows: two updates of three passes and one of two, so that half of an epoch's 8 passes end within an update.
 EPOCHS = {"max_steps": None, "max_epoch": 3, "batch_size": 6, "per_gpu_batchsize": 2, "val_check_interval": 0.5}
@@ -70,3 +72,64 @@ def test_a_run_that_max_steps_ended_goes_on_with_the_rest_of_the_epoch(
     resumed = fit(config | goes_on | {"resume_from": str(last)}, rest).lightning_module
     assert rest.seen == whole.seen[-len(rest.seen) :] and len(rest.seen) == {3: 16, 4: 13}[stopped]
     assert_same(expected, resumed)
+
+
+# Two processes, and however an update is split
+
+
+@pytest.fixture
+def still(make_language_model) -> dict[str, Any]:
+    """Settings of a run without dropout that goes where its gradients point."""
+    model = make_language_model("bert", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    return {"tokenizer": model, "drop_rate": 0.0, "optim_type": "sgd", "learning_rate": 0.01, "max_steps": None}
+
+
+def trained(config: dict[str, Any], split: dict[str, int]) -> dict[str, torch.Tensor]:
+    """The weights that a run of an experiment ends with under a split of its updates, in one or two processes."""
+    config = config | split | {"devices": split.get("cpu_processes", 1)}
+    config["accumulate"] = config["batch_size"] // config["per_gpu_batchsize"] // config["devices"]
+    config["log_dir"] += f"_{config['per_gpu_batchsize']}_{config['devices']}"
+    if config["devices"] == 2:
+        in_two_processes(fit, config)
+    else:
+        fit(config)
+    (last,) = Path(config["log_dir"]).rglob("last.ckpt")
+    return read_checkpoint(str(last))[0]
+
+
+@pytest.mark.parametrize("by_length", [False, True], ids=["shuffled", "by length"])
+def test_an_update_is_the_mean_of_its_rows_however_it_is_split(by_length: bool, configure, still, tmp_path) -> None:
+    data = Path(shutil.copytree(configure("dvp_adaption_bert_vqa")["data_root"], tmp_path / "data"))
+    write_table(data / "vqav2_trainable_val.arrow", rows_of("vqa", "trainable_val", images=3, questions=3))
+    options = {"max_epoch": 2, "batch_size": 8, "data_root": str(data), "bucket_by_length": by_length}
+    config = configure("dvp_adaption_bert_vqa", **still | options)  # 17 rows: the last update has one
+    whole = trained(config, {"per_gpu_batchsize": 8})
+    began = trained(config | {"learning_rate": 0.0, "log_dir": str(tmp_path / "began")}, {"per_gpu_batchsize": 8})
+    for split in ({"per_gpu_batchsize": 2}, {"per_gpu_batchsize": 4, "cpu_processes": 2}):
+        found = trained(config, split)
+        worst = max((whole[name] - found[name]).abs().max().item() for name in whole)
+        assert worst < 1e-6 < 1e-3 < max((whole[name] - began[name]).abs().max().item() for name in whole)
+
+
+def _whole_then_rest(config: dict[str, Any], place: Path) -> None:
+    whole, rest = Watch(place, {0: "end", 4: "within"}), Watch()
+    expected = fit(config, whole).lightning_module
+    torch.distributed.barrier()
+    states = TrainedOnly().load_checkpoint(str(place / "within.ckpt"))["rng"]
+    assert len(states) == 2 and not torch.equal(states[0]["cpu"], states[1]["cpu"])
+    torch.distributed.destroy_process_group()
+    there = {"resume_from": str(place / "within.ckpt"), "log_dir": str(place / "rest")}
+    resumed = fit(config | there, rest).lightning_module
+    assert rest.seen == whole.seen[-len(rest.seen) :] and len(rest.seen) == 8
+    assert_same(expected, resumed)
+
+
+def test_two_processes_drop_what_they_would_have_dropped(configure, tmp_path: Path, capfd) -> None:
+    options = EPOCHS | {"max_epoch": 2, "batch_size": 4, "per_gpu_batchsize": 2, "cpu_processes": 2}
+    config = configure("dvp_search_bert_vqa", **options)
+    in_two_processes(_whole_then_rest, config, tmp_path)
+    alone = configure("dvp_search_bert_vqa", **options | {"cpu_processes": 1, "per_gpu_batchsize": 4})
+    alone |= {"resume_from": str(tmp_path / "end.ckpt"), "log_dir": str(tmp_path / "alone")}
+    capfd.readouterr()
+    fit(alone)
+    assert "Dropout begins anew: the checkpoint is of 2 process(es), this run of 1." in "".join(capfd.readouterr())
