@@ -83,7 +83,8 @@ def latest_search(
     """The newest search under `log_dir` whose settings agree and that found something; says which, and how surely.
 
     One that trained what this run trains, adapters or all, goes before the others. tables: those of this run's task;
-    experiment: what would search; starts: its weights are asked for, too. Raises UserError with the command to run where there is none.
+    experiment: what would search; starts: its weights are asked for, too. Raises UserError with the command to run
+    where there is none.
     """
     asked = "start_from=search" if starts else "insert_layer=auto"
     found, passed_over = agreeing_search(log_dir, config, tables, starts)
