@@ -71,7 +71,7 @@ def two_stages(named: Sequence[str], typed: dict[str, Any]) -> tuple[dict[str, A
     """
     experiment = next((word for word in named if word in NAMED), None)
     if experiment is None:
-        raise UserError("search_and_train needs an experiment, as in search_and_train with dvp_adaption_bert_vqa ...")
+        raise UserError("search_and_train needs an experiment: write search_and_train with dvp_adaption_bert_vqa ...")
     for source in (typed, *(read_saved(word) for word in named if is_saved(word))):
         if given := [key for key in SETTLED if key in source]:
             raise UserError(

@@ -63,7 +63,10 @@ def _layers(config: dict[str, Any]) -> list[int]:
     there = range(build(config | {"insert_layer": 0})[1].model.num_layers)
     layers = list(there) if config["layers"] == "all" else _listed(config["layers"])
     if beyond := [layer for layer in layers if layer not in there]:
-        raise UserError(f"layers={beyond[0]} is outside this model: {config['tokenizer']} has layers 0 to {there[-1]}.")
+        raise UserError(
+            f"layers={beyond[0]} is outside this model: {config['tokenizer']} has layers 0 to {there[-1]}; "
+            "take some of these."
+        )
     return layers
 
 

@@ -39,7 +39,9 @@ def _read(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}): remove it, and the sweep trains there again.") from error
     if cell["version"] > VERSION:
-        raise UserError(f"{path} has format {cell['version']}, this code reads up to {VERSION}.")
+        raise UserError(
+            f"{path} has format {cell['version']}, this code reads up to {VERSION}: take the code that wrote it."
+        )
     return cell
 
 
