@@ -43,6 +43,23 @@ def squeeze(image: Image.Image, size: int, turn: bool = False) -> Tensor:
 TRANSFORMS = {"crop": preprocess, "squeeze": squeeze}
 
 
+def middle_square(width: int, height: int, size: int) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of the part that `preprocess` leaves of a picture, in its own pixels."""
+    short, long = min(width, height), max(width, height)
+    resized = int(size * long / short)  # as torchvision's resize has it
+    start = int(round((resized - size) / 2)) * long / resized
+    end = start + size * long / resized
+    return (start, 0.0, end, short) if width > height else (0.0, start, short, end)
+
+
+def all_of_it(width: int, height: int, size: int) -> tuple[float, float, float, float]:
+    """The same of `squeeze`: the whole picture."""
+    return 0.0, 0.0, float(width), float(height)
+
+
+SEEN = {"crop": middle_square, "squeeze": all_of_it}
+
+
 def describe_preprocess(size: int, turn: bool = False) -> str:
     """What decides the numbers that `preprocess` makes of a picture: part of the name of a cache of tokens."""
     return f"clip.preprocess 2, {size}" + (", turned" if turn else "")

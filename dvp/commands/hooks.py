@@ -14,6 +14,7 @@ from dvp.commands.idle import idle, unread
 from dvp.config import check, check_values, ex, one_task
 from dvp.files import require_writable
 from dvp.runs.folder import is_first_process
+from dvp.runs.told import refuse_other_settings, settings_told
 from dvp.tasks import TASKS
 
 
@@ -39,14 +40,15 @@ class Record(FileStorageObserver):
 def before_a_run(config: dict[str, Any], command_name: str, logger: Logger) -> dict[str, Any]:
     """Refuse wrong values before anything is loaded or written; let rank 0, and no other, write the run down.
 
-    Returns what a published checkpoint tells. Of that Sacred takes what neither the command line nor an experiment nor
-    a config file has set.
+    Returns what a checkpoint tells. Of that Sacred takes what neither the command line nor an experiment nor a config
+    file has set.
     """
     check_values(config)
-    known = _told_by_checkpoint(config) if command_name == "main" else {}
+    known = _told_by_checkpoint(config) if command_name in ("main", "predict") else {}
     if command_name in ("main", "encode"):
         checked = check(config | known)
-        check_start(checked)
+        if not _tests_own_checkpoint(config):  # else what was typed, which only Sacred knows here, counts
+            check_start(checked)
     if command_name == "main":
         require_writable(Path(checked["log_dir"]))
         ex.observers[:] = [Record(Path(checked["log_dir"]) / "sacred")] if is_first_process() else []
@@ -55,15 +57,26 @@ def before_a_run(config: dict[str, Any], command_name: str, logger: Logger) -> d
 
 @ex.pre_run_hook
 def say_what_is_idle(_run: Run, _config: dict[str, Any]) -> None:
-    """Say on rank 0 which typed settings do nothing."""
-    typed = _run.meta_info.get("config_updates", {})
-    found = idle(typed, check(_config)) if _run.main_function.__name__ == "main" else unread(typed, _run)
+    """Say on rank 0 which typed settings do nothing; refuse those that the checkpoint to test does not agree with."""
+    typed, main = _run.meta_info.get("config_updates", {}), _run.main_function.__name__ == "main"
+    found = idle(typed, check(_config)) if main else unread(typed, _run)
+    if main and _tests_own_checkpoint(_config):
+        checked = check(_config)
+        refuse_other_settings(checked["load_path"], _told_by_checkpoint(_config), checked)
+        check_start(checked)
     for key, why in found if is_first_process() else ():
         print(f"{key}={typed[key]} has no effect: {why}.", file=sys.stderr)
 
 
+def _tests_own_checkpoint(config: dict[str, Any]) -> bool:
+    return config["test_only"] and Path(str(config["load_path"] or "")).is_dir() and bool(config["load_path"])
+
+
 def _told_by_checkpoint(config: dict[str, Any]) -> dict[str, Any]:
-    if not Path(str(config["load_path"])).is_file():  # ours are folders
+    path = str(config["load_path"] or "")
+    if _tests_own_checkpoint(config):
+        return settings_told(path, on_gpu=config["num_gpus"] > 0)
+    if not Path(path).is_file():  # ours are folders
         return {}
     from dvp.kinds import KINDS  # here, so that help and mistakes answer at once
 

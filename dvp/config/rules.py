@@ -170,7 +170,8 @@ def check(config: Mapping[str, Any]) -> dict[str, Any]:
     config["load_path"], config["resume_from"] = config["load_path"] or "", config["resume_from"] or None
     config["tokenizer"] = config["tokenizer"].replace("{language_model}", config["language_model"].lower())
     devices = (config["num_gpus"] or config["cpu_processes"]) * config["num_nodes"]
-    passes = _passes(config["batch_size"], config["per_gpu_batchsize"], devices)
+    testing = config["test_only"] and config["per_gpu_batchsize"]  # without updates
+    passes = 1 if testing else _passes(config["batch_size"], config["per_gpu_batchsize"], devices)
     for contradicts, sentence in CONTRADICTIONS:
         if contradicts(config):
             raise UserError(sentence.format_map(config))

@@ -8,6 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from dvp.backbones import BACKBONES, family_of, load_backbone
+from dvp.checkpoints import read_description
 from dvp.data import QuestionData, QuestionReader, read_answers
 from dvp.evaluation.submission import Submission, predictions
 from dvp.model import DVP, adapt_language_model
@@ -27,10 +28,10 @@ SOME_UNUSED = False
 
 
 def read(config: dict[str, Any], task: Task, transform: Callable[[Image.Image], Tensor] | None) -> QuestionReader:
-    """The reader of questions, their vocabulary read from the data or, where a published one is loaded, its own."""
+    """The reader of questions, their vocabulary that of the checkpoint that is tested, or read from the data."""
     return QuestionReader(
         task,
-        _published_answers(config, task) or read_answers(config["data_root"], task),
+        _answers_of_checkpoint(config, task) or read_answers(config["data_root"], task),
         BACKBONES[family_of(config["tokenizer"])].tokenizer(config["tokenizer"]),
         transform,
         # Published: LLaMA's texts are not cut.
@@ -45,10 +46,10 @@ def settings_in(path: str) -> dict[str, Any]:
     return read_lightning(path).as_config()
 
 
-def _published_answers(config: dict[str, Any], task: Task) -> list[str] | None:
-    """The vocabulary of the published checkpoint that is loaded, if one is; refuses it here if it does not fit."""
+def _answers_of_checkpoint(config: dict[str, Any], task: Task) -> list[str] | None:
+    """The vocabulary of a checkpoint to test, or of a published one to load; refuses the latter if it does not fit."""
     if not Path(config["load_path"]).is_file():  # ours are folders
-        return None
+        return read_description(config["load_path"])["answers"] if config["test_only"] else None
     checkpoint = read_lightning(config["load_path"])
     checkpoint.refuse_other(config)
     return published_answers(checkpoint, config["datasets"], task, config["data_root"])
