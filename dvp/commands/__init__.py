@@ -1,9 +1,9 @@
 """The command line: search, train, test (main.py) and the other verbs, all of one Sacred experiment."""
 
-from dvp.commands import hooks, main, verbs
+from dvp.commands import hooks, main, predict, verbs
 from dvp.config import ex
 
-__all__ = ["ex", "hooks", "main", "start", "verbs"]
+__all__ = ["ex", "hooks", "main", "predict", "start", "verbs"]
 
 
 def start() -> None:

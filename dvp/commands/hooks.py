@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from collections.abc import Callable
 from logging import Logger
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from dvp.commands.idle import idle, unread
 from dvp.config import check, check_values, ex, one_task
 from dvp.files import require_writable
 from dvp.runs.folder import is_first_process
-from dvp.runs.told import refuse_other_settings, settings_told
+from dvp.runs.told import PLACES, refuse_other_settings, settings_told
 from dvp.tasks import TASKS
 
 
@@ -44,7 +45,7 @@ def before_a_run(config: dict[str, Any], command_name: str, logger: Logger) -> d
     file has set.
     """
     check_values(config)
-    known = _told_by_checkpoint(config) if command_name in ("main", "predict") else {}
+    known = TOLD.get(command_name, lambda config: {})(config)
     if command_name in ("main", "encode"):
         checked = check(config | known)
         if not _tests_own_checkpoint(config):  # else what was typed, which only Sacred knows here, counts
@@ -82,3 +83,16 @@ def _told_by_checkpoint(config: dict[str, Any]) -> dict[str, Any]:
 
     known = KINDS[TASKS[one_task(config["datasets"])].kind].settings_in(str(config["load_path"]))
     return known | {"datasets": [known["datasets"]]} if "datasets" in known else known
+
+
+def _base_of_checkpoint(config: dict[str, Any]) -> dict[str, Any]:
+    path = str(config["load_path"] or "")
+    told = settings_told(path, on_gpu=False) if path and Path(path).is_dir() else {}
+    return {key: told[key] for key in PLACES if key in told}
+
+
+# What a command takes from its checkpoint where it is not typed
+TOLD: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "main": _told_by_checkpoint,
+    "predict": _base_of_checkpoint,
+}

@@ -9,6 +9,7 @@ from dvp.tasks import TASKS
 
 CONVERT = ("raw_root", "min_answer_count", "rest_val_images", "allow_missing_images")
 SCORE = ("task", "predictions", "annotations", "questions")
+PREDICT = ("image", "question", "choices", "hint", "ask_from", "to", "top", "json", "heatmap")
 SCIENCE_QA = ("prompt_format", "use_caption", "answer_by", "max_new_tokens")
 
 # Settings, when they do nothing, and why.
@@ -27,6 +28,7 @@ IDLE: tuple[tuple[tuple[str, ...], Callable[[dict[str, Any]], bool], str], ...] 
     ),
     (("resume_from",), lambda c: c["test_only"], "a test takes load_path"),
     (CONVERT, lambda c: True, "it is for convert"),
+    (PREDICT, lambda c: True, "it is for predict"),
     (SCORE, lambda c: True, "it is for score and check_submission"),
 )
 

@@ -61,8 +61,8 @@ class QuestionData(pl.LightningDataModule):
     """The splits of one task, opened (and missed) at construction.
 
     reader: what makes datasets and batches of its tables. pick: the splits whose score rewards the search; batch_size:
-    rows per device and forward pass; by_length: batches hold texts of like length. stages: fit, test or both; tables that
-    none of them reads are not opened.
+    rows per device and forward pass; by_length: batches hold texts of like length. stages: fit, test or both; tables
+    that none of them reads are not opened.
     """
 
     def __init__(

@@ -12,7 +12,8 @@ AGREED = (
     "turn_pictures", "quantize", "prompt_format", "use_caption", "as_published",
 )  # fmt: skip
 # What else a run has where nothing is typed: where the frozen weights lay, how it was named and computed.
-TAKEN = ("tokenizer", "clip_model", "exp_name", "seed", "kab", "precision", "image_tokens", "per_gpu_batchsize")
+PLACES = ("tokenizer", "clip_model")
+TAKEN = (*PLACES, "exp_name", "seed", "kab", "precision", "image_tokens", "per_gpu_batchsize")
 
 
 def settings_told(path: str, on_gpu: bool) -> dict[str, Any]:
