@@ -9,7 +9,7 @@ import clip
 from dvp.errors import UserError
 
 PANEL = 224  # pixels of a panel's longer side
-MARGIN, TITLE = 8, 18  # around panels, and above each
+MARGIN, TITLE, WORDS = 8, 18, 150  # around panels, above each, and the width of a title
 COLUMNS = 5
 LONGEST = 4  # short sides that are shown of a strip, around what was seen of it
 COLD, HOT = (255, 255, 0), (255, 0, 0)  # of half and of all of the largest weight; what has none keeps its own colour
@@ -32,13 +32,13 @@ def draw_heatmap(picture: Image.Image, attention: Tensor | None, transform: str,
     maps = [("the picture", None), ("mean", attention.mean(0))]
     maps += [(f"head {number}", weights) for number, weights in enumerate(attention, start=1)]
     columns = min(COLUMNS, len(maps))
-    step = shown.width + MARGIN, shown.height + TITLE + MARGIN
+    width, height = max(shown.width, WORDS) + MARGIN, shown.height + TITLE + MARGIN
     rows = math.ceil(len(maps) / columns)
-    page = Image.new("RGB", (MARGIN + columns * max(step[0], PANEL // 2), MARGIN + rows * step[1]), "white")
+    page = Image.new("RGB", (MARGIN + columns * width, MARGIN + rows * height), "white")
     pen, font = ImageDraw.Draw(page), ImageFont.load_default(11)
     for number, (title, weights) in enumerate(maps):
-        left = MARGIN + number % columns * max(step[0], PANEL // 2)
-        top = MARGIN + number // columns * step[1]
+        left = MARGIN + number % columns * width
+        top = MARGIN + number // columns * height
         words = title if weights is None else f"{title}: {weights[1:].max():.1%}, class {weights[0]:.0%}"
         pen.text((left, top), words, "black", font)
         page.paste(_panel(shown, weights, place), (left, top + TITLE))

@@ -127,7 +127,7 @@ def _answered(to: Path, about: dict[str, Any]) -> dict[int, dict[str, Any]]:
             return {}
         if json.loads(note.read_text(encoding="utf-8")) != about:
             raise UserError(
-                f"to={to} holds answers of another checkpoint or other settings ({note} says which): give another place."
+                f"to={to} holds answers of another checkpoint or other settings, says {note}: give another place."
             )
         if not lines[-1].endswith(b"\n"):
             with open(to, "r+b") as file:
@@ -144,6 +144,6 @@ def _answered(to: Path, about: dict[str, Any]) -> dict[int, dict[str, Any]]:
 def _refuse_another(to: Path | None, number: int, asked: dict[str, Any], done: dict[str, Any]) -> None:
     if any(done.get(name) != asked.get(name) for name in KEPT):
         raise UserError(
-            f"to={to} answers another question in line {number} than is asked there now: give another place, or the file "
-            "of questions that it was made of."
+            f"to={to} answers another question in line {number} than is asked there now: give another place, or the "
+            "file of questions that it was made of."
         )

@@ -39,10 +39,11 @@ class Answering(nn.Module):
 
     def __init__(self, module: DVPModule, reader: Reader, config: dict[str, Any]):
         super().__init__()
-        self.model = module.model.requires_grad_(False).eval()
+        self.model = module.model
         self.task, self.reader, self.config = module.task, reader, config
         self.insert_layer = module.best_layer
         self.way, self.write = WAYS[module.task.kind], module.answer["test"]
+        self.requires_grad_(False).eval()
 
     @property
     def device(self) -> torch.device:
