@@ -289,6 +289,18 @@ def test_a_long_question_is_cut_and_that_is_said(model) -> None:
     assert model.answer(picture(1), "is there \ud800 a red circle").notes == ()
 
 
+def test_the_command_shows_the_choices_and_what_is_written(science, checkpoint, command, capsys) -> None:
+    last = checkpoint("dvp_adaption_llama_sqa", prompt_format="QCM-ALE", **science[1])
+    asked = {"question": "Which colour is it ?", "choices": "red| blue", "hint": "Look at the square ."}
+    expected = dvp.load(last).answer(None, asked["question"], ["red", "blue"], asked["hint"])
+    capsys.readouterr()
+    command("predict", "with", load_path=last, **asked)
+    printed = capsys.readouterr().out
+    assert all(f"{one.text}" in printed and f"{one.probability:.2%}" in printed for one in expected.candidates)
+    assert printed.rstrip().endswith(expected.written)
+    assert dvp.load(last, answer_by="likelihood").answer(None, asked["question"], ["red", "blue"]).letter in "AB"
+
+
 @pytest.mark.parametrize("choices", [[], ["red"], ["red"] * 6, ["red", " "]])
 def test_science_qa_wants_two_to_five_choices(choices: list[str], science, checkpoint) -> None:
     model = dvp.load(checkpoint("dvp_adaption_llama_sqa", prompt_format="QCM-ALE", **science[1]))
