@@ -113,7 +113,7 @@ class QuestionData(pl.LightningDataModule):
         """The questions of these splits; when they are first read it is said how many of their texts are cut."""
         rows = self.questions(splits, purpose)
         what = f"{' and '.join(splits)} {rows.kind}"
-        if what not in self.truncated and self._rank == 0:
+        if what not in self.truncated and self._rank == 0 and self.reader.max_length:  # None: nothing is cut
             self.truncated[what] = self.reader.count_cut(rows)
             rank_zero_info(
                 f"{self.truncated[what]} of {len(rows)} {what} are over {self.reader.max_length} tokens and cut."

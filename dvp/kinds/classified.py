@@ -49,7 +49,8 @@ def settings_in(path: str) -> dict[str, Any]:
 def _answers_of_checkpoint(config: dict[str, Any], task: Task) -> list[str] | None:
     """The vocabulary of a checkpoint to test, or of a published one to load; refuses the latter if it does not fit."""
     if not Path(config["load_path"]).is_file():  # ours are folders
-        return read_description(config["load_path"])["answers"] if config["test_only"] else None
+        tested = config["test_only"] and config["load_path"]
+        return read_description(tested)["answers"] if tested else None
     checkpoint = read_lightning(config["load_path"])
     checkpoint.refuse_other(config)
     return published_answers(checkpoint, config["datasets"], task, config["data_root"])
