@@ -83,6 +83,7 @@ def test_the_largest_weight_is_hot_and_the_crop_is_framed() -> None:
 def test_odd_pictures_are_drawn_small(size: tuple[int, int]) -> None:
     page = draw_heatmap(Image.new("RGB", size), torch.rand(12, 50), "crop", 16)
     assert max(page.size) < 2000
+    assert page.height >= MARGIN + 3 * (PANEL // 4 + TITLE + MARGIN)  # of a strip what is around the crop
 
 
 def test_the_command_draws_it(checkpoint, command, tmp_path: Path, capsys) -> None:
