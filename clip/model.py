@@ -77,10 +77,13 @@ def from_openai_state(state: Mapping[str, Tensor], heads: int | None = None) -> 
         raise UserError(f"These weights are a CLIP ResNet's, which has no patch tokens: take one of {OPENAI_NAMES}.")
     needed = ("conv1.weight", "positional_embedding", "transformer.resblocks.0.mlp.c_fc.weight")
     if absent := [name for name in needed if name not in visual]:
-        raise UserError(f"These are not the weights of a CLIP vision transformer: {', '.join(absent)} is missing.")
+        raise UserError(
+            f"These are not the weights of a CLIP vision transformer ({', '.join(absent)} is missing): take one of "
+            f"{OPENAI_NAMES}."
+        )
     if visual["conv1.weight"].ndim != 4:
         raise UserError(
-            f"CLIP's conv1.weight has the shape {tuple(visual['conv1.weight'].shape)}: it must have 4 axes."
+            f"CLIP's conv1.weight has the shape {tuple(visual['conv1.weight'].shape)}, not 4 axes: copy the file again."
         )
     width, _, patch, _ = visual["conv1.weight"].shape
     heads = heads or width // 64
@@ -130,7 +133,8 @@ def _with_config(name: str) -> str:
             "`hf download openai/clip-vit-base-patch16 --local-dir FOLDER` makes one)."
         ) from error
     if settings.get("model_type") not in ("clip", "clip_vision_model"):
-        raise UserError(f"{name} has no config.json of a CLIP model (model_type: {settings.get('model_type')}).")
+        found = settings.get("model_type")
+        raise UserError(f"{name} has no config.json of a CLIP model (model_type: {found}): give the folder of one.")
     return name
 
 
@@ -144,7 +148,7 @@ def _build(source: str, leftovers: bool, **weights: Any) -> CLIPVisionModel:
             **weights, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
         )
     except (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
-        raise UserError(f"CLIP's weights cannot be read from {source}: {error}") from error
+        raise UserError(f"CLIP's weights cannot be read from {source} ({error}): copy them again.") from error
     finally:
         logging.set_verbosity(verbosity)
     faults = [f"{name} is missing" for name in sorted(info["missing_keys"])]
@@ -152,7 +156,8 @@ def _build(source: str, leftovers: bool, **weights: Any) -> CLIPVisionModel:
     faults += [f"{name} is left over" for name in sorted(info["unexpected_keys"]) if not leftovers]
     if faults:
         raise UserError(
-            f"CLIP's weights in {source} do not fit its sizes: {'; '.join(faults[:5])} ({len(faults)} in all)."
+            f"CLIP's weights in {source} do not fit its sizes: {'; '.join(faults[:5])} ({len(faults)} in all): "
+            "copy them and their config.json again."
         )
     return model.eval().requires_grad_(False)
 
@@ -179,7 +184,7 @@ def _read_archive(path: Path) -> Mapping[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
         raise UserError(
-            f"{path} is neither OpenAI's archive nor a state dict of tensors, or it is truncated."
+            f"{path} is neither OpenAI's archive nor a state dict of tensors, or it is truncated: copy it again."
         ) from error
     if not isinstance(state, Mapping):
         raise UserError(f"{path} holds a {type(state).__name__}, not a state dict: give OpenAI's archive.")

@@ -11,7 +11,6 @@ from dvp.images import rgb, upright
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # of the pictures that CLIP was trained on, per RGB channel
 STD = (0.26862954, 0.26130258, 0.27577711)
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 STRIP = 16  # short sides in a long one, from which on nearly all of an enlarged picture would be cropped away
 REACH = 3  # pixels around a place that its bicubic value depends on when a picture is enlarged, and one more
 
@@ -30,19 +29,6 @@ def preprocess(image: Image.Image, size: int, turn: bool = False) -> Tensor:
     return F.normalize(F.to_tensor(image), MEAN, STD)
 
 
-def squeeze(image: Image.Image, size: int, turn: bool = False) -> Tensor:
-    """The picture as a tensor (3, size, size): squeezed to a square (bicubic), ImageNet's mean and std.
-
-    turn: as its EXIF says that it is to be seen. Raises UserError for values of no known range. Source: the published
-    ScienceQA code, though CLIP was trained on pictures of another mean and std.
-    """
-    image = rgb(upright(image) if turn else image).resize((size, size), Image.Resampling.BICUBIC)
-    return F.normalize(F.to_tensor(image), IMAGENET_MEAN, IMAGENET_STD)
-
-
-TRANSFORMS = {"crop": preprocess, "squeeze": squeeze}
-
-
 def middle_square(width: int, height: int, size: int) -> tuple[float, float, float, float]:
     """Left, top, right and bottom of the part that `preprocess` leaves of a picture, in its own pixels."""
     short, long = min(width, height), max(width, height)
@@ -50,14 +36,6 @@ def middle_square(width: int, height: int, size: int) -> tuple[float, float, flo
     start = int(round((resized - size) / 2)) * long / resized
     end = start + size * long / resized
     return (start, 0.0, end, short) if width > height else (0.0, start, short, end)
-
-
-def all_of_it(width: int, height: int, size: int) -> tuple[float, float, float, float]:
-    """The same of `squeeze`: the whole picture."""
-    return 0.0, 0.0, float(width), float(height)
-
-
-SEEN = {"crop": middle_square, "squeeze": all_of_it}
 
 
 def describe_preprocess(size: int, turn: bool = False) -> str:

@@ -22,11 +22,11 @@ RAW = Path(SHAPES["data_root"]) / "raw" / "vqa"
 QUESTIONS = RAW / "v2_OpenEnded_mscoco_test2015_questions.json"
 
 SEARCH, ADAPTION = "dvp_search_bert_vqa", "dvp_adaption_bert_vqa"
-# name -> settings of the training at K
+# name -> settings of the training at K; those that see go on from the search's weights
 MODELS = {
-    "blind": "image_tokens=zero",
-    "full": "",
-    "adapter": "use_adapter=True max_epoch=2",
+    "blind": "insert_layer=auto image_tokens=zero",
+    "full": "start_from=search",
+    "adapter": "start_from=search use_adapter=True max_epoch=2",
 }
 
 
@@ -78,7 +78,7 @@ def main() -> None:
     command("shapes")
     found, seconds = search(RESULT, SEARCH)
     layer = found["insert_layer"]
-    trained = {name: train(RESULT, ADAPTION, name, f"insert_layer=auto {words}") for name, words in MODELS.items()}
+    trained = {name: train(RESULT, ADAPTION, name, words) for name, words in MODELS.items()}
     command(f"check_submission with predictions={trained['full'].answers} questions={QUESTIONS}")
     print(f"\nThe search said after {seconds:.0f} s: {found['verdict']}. VQA accuracy on held-out scenes:\n")
     print(f"{'model':10}{'K':>3}{'accuracy':>10}{'trained parameters':>20}{'seconds':>9}   answers")

@@ -1,4 +1,4 @@
-"""From the config to data and module. With kinds/ and runs/ the only place below the commands that reads its keys."""
+"""From the config to data and module: what becomes of the settings, but for those that kinds/ and runs/ read."""
 
 import functools
 from dataclasses import replace
@@ -13,17 +13,27 @@ from transformers.utils import logging
 
 import clip
 from dvp.backbones import LanguageBackbone, family_of
-from dvp.checkpoints import TrainedOnly, read_checkpoint
+from dvp.checkpoints import (
+    TrainedOnly,
+    at_layer,
+    read_checkpoint,
+    read_description,
+    taken_parts,
+    trained_state,
+    without_adapters,
+)
+from dvp.config.experiments import search_of
 from dvp.data import QuestionData
 from dvp.data.arrow import table_path
 from dvp.data.datamodule import Reader
 from dvp.errors import UserError
+from dvp.files import is_published
 from dvp.kinds import KINDS
 from dvp.module import DVPModule
 from dvp.runs.described import backbone_dtype, described_by
 from dvp.runs.devices import precision_of, prepare_devices
 from dvp.runs.trainer import cached_tokens
-from dvp.search import latest_search, tables_of
+from dvp.search import latest_search, search_beside, tables_of
 from dvp.tasks import TASKS, Task
 from dvp.vision import Vision
 
@@ -46,10 +56,11 @@ def build_data(config: dict[str, Any], stages: tuple[str, ...] | None = None) ->
         config["data_root"],
         build_reader(config),
         pick=_pick(config),
-        test=(config["test_split"],) if config["test_split"] in task.test_splits else task.test,
+        test=task.tested(config["test_split"]),
         stages=stages or (("test",) if config["test_only"] else ("fit",)),
         batch_size=config["per_gpu_batchsize"],
         search_batch_size=max(1, config["batch_size"] // 2 // config["devices"]),
+        passes=config["accumulate"],
         by_length=kind.ALWAYS_BY_LENGTH or config["bucket_by_length"],
         num_workers=config["num_workers"],
         seed=config["seed"],
@@ -65,7 +76,7 @@ def build_reader(config: dict[str, Any]) -> Reader:
             choices = " or ".join(map(str, offered))
             raise UserError(f"{key}={config[key]} is not offered for {config['datasets']}: set it to {choices}.")
     options = {"size": config["image_size"], "turn": config["turn_pictures"]}
-    transform = functools.partial(clip.TRANSFORMS[task.transform], **options)
+    transform = functools.partial(kind.transform, **options)
     return kind.read(config, task, None if config["image_tokens"] == "zero" else transform)
 
 
@@ -92,6 +103,7 @@ def build_module(config: dict[str, Any], data: QuestionData | Unasked) -> DVPMod
 
     Raises UserError for an insert_layer that the language model does not have.
     """
+    config = _searched(config)
     family = family_of(config["tokenizer"])
     if family != config["language_model"].lower():
         raise UserError(
@@ -138,10 +150,10 @@ def build_module(config: dict[str, Any], data: QuestionData | Unasked) -> DVPMod
         config=config,
         predictions_path=Path(config["log_dir"]) / name,
     )
-    if Path(config["load_path"]).is_file():  # ours are folders
+    if is_published(config["load_path"]):
         kind.load_published(config["load_path"], module)
     elif config["load_path"]:
-        module.load_weights(*read_checkpoint(config["load_path"]))
+        _load(module, config)
         if module.bandit and config["test_only"]:
             module.bandit.load_state_dict(TrainedOnly().load_checkpoint(config["load_path"])["bandit"])
     return module
@@ -164,7 +176,8 @@ def _load_vision(config: dict[str, Any]) -> Vision:
     vision = Vision(clip.load(config["clip_model"]))
     if vision.image_size != config["image_size"]:
         raise UserError(
-            f"image_size={config['image_size']} but {config['clip_model']} takes {vision.image_size} pixels."
+            f"image_size={config['image_size']} but {config['clip_model']} takes {vision.image_size} pixels: set "
+            f"image_size={vision.image_size}."
         )
     return vision
 
@@ -200,14 +213,52 @@ def _task(config: dict[str, Any]) -> Task:
     return task
 
 
+def _searched(config: dict[str, Any]) -> dict[str, Any]:
+    """The config with K, and the checkpoint to start from, of the search that it asks for: that of `load_path` or one
+    under `log_dir`.
+    """
+    starts = config["start_from"] == "search" and not config["test_only"]
+    layer = config["insert_layer"]
+    if config["search_stage"] or not (starts or layer == "auto"):
+        return config
+    if not starts and _is_of_search(config["load_path"]):
+        search = search_beside(Path(config["load_path"]))
+        print(f"{config['load_path']} is of a search: K = {search.insert_layer}, {search.record['verdict']}")
+    else:
+        tables = tables_of(config["data_root"], TASKS[config["datasets"]].files)
+        search = latest_search(Path(config["log_dir"]), config, tables, search_of(config), starts)
+    found = {"load_path": str(search.checkpoint)} if starts else {}
+    return config | found | {"insert_layer": search.insert_layer if layer == "auto" else layer}
+
+
+def _is_of_search(path: str) -> bool:
+    return Path(path or "nothing").is_dir() and read_description(path)["search_stage"]
+
+
 def _insert_layer(config: dict[str, Any], layers: int) -> int:
     layer = config["insert_layer"]
-    if layer == "auto":
-        tables = tables_of(config["data_root"], TASKS[config["datasets"]].files)
-        layer = latest_search(Path(config["log_dir"]), config, tables)
     if not 0 <= layer < layers:
         # Published: such a layer is never reached and the image is silently left out.
         raise UserError(
-            f"insert_layer={layer} is outside this model: {config['tokenizer']} has layers 0 to {layers - 1}."
+            f"insert_layer={layer} is outside this model: {config['tokenizer']} has layers 0 to {layers - 1}; "
+            "give one of these."
         )
     return layer
+
+
+def _load(module: DVPModule, config: dict[str, Any]) -> None:
+    """Load the weights of a checkpoint folder; of a search's those that a run at one layer can use, and say which.
+
+    A whole language model goes on from a search with adapters, too: with its compressor, norms and head.
+    """
+    weights, description = read_checkpoint(config["load_path"])
+    layer = module.insert_layer
+    if layer is not None and description["search_stage"]:
+        what = taken_parts(weights, layer)
+        weights, description = at_layer(weights, description, layer)
+        if description.get("use_adapter") and not config["use_adapter"] and not config["test_only"]:
+            here = module.describe()
+            weights, description = without_adapters(weights, description, trained_state(module), here, module.model)
+            what += "; its adapters too, since the whole language model is trained from here"
+        print(f"From the search {config['load_path']}, at K = {layer}: {what}.")
+    module.load_weights(weights, description)

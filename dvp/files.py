@@ -51,6 +51,11 @@ def require_writable(folder: Path) -> None:
         raise UserError(f"{folder} is not a folder to write in ({error.strerror}): choose another log_dir.") from error
 
 
+def is_published(checkpoint: str | None) -> bool:
+    """Whether a checkpoint's path is of one of the published code: theirs are files, ours folders."""
+    return bool(checkpoint) and Path(checkpoint).is_file()
+
+
 def remove(path: Path) -> None:
     """Remove a file or folder if it is there."""
     if path.is_dir():
@@ -72,7 +77,7 @@ def read_description(path: str) -> dict[str, Any]:
             f"There is no checkpoint {path}: give the path of its folder (result/.../checkpoints/<name>.ckpt)."
         )
     if not (folder / "description.json").is_file():
-        raise UserError(f"{path} is no checkpoint of this project: it has no description.json.")
+        raise UserError(f"{path} is no checkpoint of this project, it has no description.json: give another folder.")
     try:
         return dict(json.loads((folder / "description.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:

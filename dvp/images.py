@@ -112,8 +112,8 @@ def _opened(data: bytes | None, where: str) -> Iterator[Image.Image]:
 def _refusing(where: str) -> Iterator[None]:
     try:
         yield
-    except UserError as error:
-        raise UserError(f"The picture {where} is refused: {error}") from error
+    except UserError as refusal:
+        raise UserError(f"The picture {where} is refused: {refusal}") from refusal
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UserError(
             f"The picture {where} is too large: it has over {Image.MAX_IMAGE_PIXELS:,} pixels; replace it by a smaller."

@@ -20,9 +20,9 @@ from dvp.vision import Seen
 class DVP(nn.Module):
     """A language model that sees. `arms` compressors: one for adaption, or None: one for every layer, to search with.
 
-    `vision` maps a batch to what is seen, image tokens (B, N, Dv) and more; `vision_width` is Dv. `head`: the number of
-    answers that a classifier made here chooses from, or the language model's own head. `prefix` puts what else is seen
-    into the text's first state.
+    `vision` maps a batch to what is seen, image tokens (B, N, Dv) and more; `vision_width` is Dv. `head`: a module
+    from what is read out to logits, or the number of answers that a classifier made here chooses from. `prefix` puts
+    what else is seen into the text's first state.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """The LightningModule: what is trained and scored in which step, and the search that `optimizer_step` drives."""
 
-import itertools
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -10,15 +10,21 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader
 
 from dvp.checkpoints import (
     FORMAT,
+    accumulated,
+    begin_streams,
+    current_generators,
     fingerprint,
+    generator_states,
     load_trained,
     name_then,
+    progress_of,
     refuse_other,
     refuse_to_go_on,
+    reopen_epoch,
+    take_up,
     trained_state,
 )
 from dvp.evaluation.submission import Submission, gather, write_submission
@@ -67,7 +73,7 @@ class DVPModule(pl.LightningModule):
         self.optimizer_settings = optimizer
         self.answer, self.submit = answer or {}, submit
         self.search_sample, self.search_warmup_steps = search_sample, search_warmup_steps
-        self.as_published = as_published
+        self.seed, self.as_published = seed, as_published
         self.described = described or {}
         self.config = config
         self.predictions_path = predictions_path
@@ -75,9 +81,12 @@ class DVPModule(pl.LightningModule):
         self.arm = self.bandit.random_arm() if self.bandit else insert_layer
         self.search_batches: Iterator[dict[str, Any]] | None = None
         self.search_seconds, self.search_began = 0.0, time.perf_counter()  # the seconds of before it was resumed
+        self.standing: dict[str, Any] = {}  # of the run that is gone on with: generators by rank, gradients
+        self.within_update = False  # passes have been accumulated
         self.strict_loading = False  # a checkpoint has no frozen weights; on_load_checkpoint is exact about the others
         self.totals: dict[str, Tensor] = {}  # split -> (sum of scores, rows)
         self.answered: list[tuple[Any, str]] = []  # question and answer of the test
+        self.written: Path | None = None  # where the answers to the test lie
 
     @property
     def monitor(self) -> str:
@@ -94,13 +103,15 @@ class DVPModule(pl.LightningModule):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         loss = self.task.loss(self.model(batch, self.arm), batch["targets"])
         self.log(self._metric_name("train", "loss"), loss, prog_bar=True, batch_size=len(batch["input_ids"]))
-        return loss
+        self.within_update = True
+        return loss * batch["weight"]  # an update is by the mean over its rows, however they are split
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Optimizer, optimizer_closure: Callable[[], Any] | None = None
     ) -> None:
         """One update of the weights; while searching, then one of the bandit if due, and a random arm for the next."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self.within_update = False
         if self.bandit:
             updates = self.trainer.global_step + 1  # this one is counted after the hook
             if updates > self.search_warmup_steps and updates % self.bandit.every == 0:
@@ -110,7 +121,8 @@ class DVPModule(pl.LightningModule):
     def search_step(self) -> None:
         """Score arms on a batch of the search split, averaged over ranks, and update the bandit; it may end the run."""
         arms = self.bandit.scored(self.search_sample)
-        scores = self.score_arms(self._next_search_batch(), arms)
+        batch = self._next_search_batch()
+        scores = self.score_arms(batch, arms) * batch["weight"]
         scores = self.trainer.strategy.reduce(scores, reduce_op="mean").tolist()
         self.bandit.update(arms, scores)
         self.log_dict(self.bandit.progress() | {"score": sum(scores) / len(scores)}, prog_bar=True)
@@ -129,18 +141,21 @@ class DVPModule(pl.LightningModule):
         return torch.stack([scores[arm] for arm in arms])
 
     def _next_search_batch(self) -> dict[str, Any]:
-        if self.search_batches is None:
-            loader = self.trainer.datamodule.search_dataloader()
-            # A resumed search goes on where it was.
-            self.search_batches = _batches(loader, skip=len(self.bandit.trace))
         data = self.trainer.datamodule  # outside Lightning's loops its hooks are ours to call
+        if self.search_batches is None:
+            self.search_batches = data.search_batches(skip=len(self.bandit.trace))  # a resumed one goes on where it was
         batch = data.on_before_batch_transfer(next(self.search_batches), 0)
         return data.on_after_batch_transfer(self.transfer_batch_to_device(batch, self.device, 0), 0)
 
     def on_train_start(self) -> None:
         self.search_began = time.perf_counter()
+        ranks = {"rank": self.global_rank, "ranks": self.trainer.world_size}
+        begin_streams(self.standing.get("rng", []), self.device, self.seed, self.trainer.global_step, **ranks)
+        take_up(self, gradients := self.standing.get("gradients", {}))
+        self.within_update, self.standing = bool(gradients), {}
 
     def on_train_end(self) -> None:
+        self.search_batches = None  # ends the processes that load them
         if self.bandit and not self.trainer.fast_dev_run:
             folder = Path(self.trainer.log_dir)  # asked on all ranks, since it talks to them
             if self.trainer.is_global_zero:
@@ -192,7 +207,7 @@ class DVPModule(pl.LightningModule):
                 about = {"splits": data.test, "truncated": data.truncated}
                 about |= {"as_published": self.as_published, "config": self.config}
                 checkpoint = self.config["load_path"] if self.config else ""
-                write_submission(self.predictions_path, submission, about, checkpoint)
+                self.written = write_submission(self.predictions_path, submission, about, checkpoint)
         if not scores and data.labelled(data.test):
             self._report(data.test)
 
@@ -241,18 +256,20 @@ class DVPModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["state_dict"] = trained_state(self)
         checkpoint["description"] = {"format": FORMAT} | self.describe() | {"config": self.config}
-        checkpoint["rng"] = {"cpu": torch.get_rng_state()}  # so that a resumed run drops out what this one would have
-        if self.device.type == "cuda":
-            checkpoint["rng"]["cuda"] = torch.cuda.get_rng_state(self.device)
+        checkpoint["rng"] = gather([generator_states(self.device)])
+        if self.within_update:
+            total = functools.partial(self.trainer.strategy.reduce, reduce_op="sum")
+            checkpoint["gradients"] = accumulated(self, total, self.trainer.world_size)
         if self.bandit:
             checkpoint["bandit"] = self.bandit.state_dict() | {"arm": self.arm, "seconds": self._searched()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         refuse_to_go_on(checkpoint["description"])
         self.load_weights(checkpoint["state_dict"], checkpoint["description"])
-        torch.set_rng_state(checkpoint["rng"]["cpu"])
-        if "cuda" in checkpoint["rng"] and self.trainer.strategy.root_device.type == "cuda":
-            torch.cuda.set_rng_state(checkpoint["rng"]["cuda"], self.trainer.strategy.root_device)
+        reopen_epoch(checkpoint)
+        progress = progress_of(checkpoint)
+        self.trainer.datamodule.position = progress["epochs"], progress["passes"]
+        self.standing = {"rng": current_generators(checkpoint["rng"]), "gradients": checkpoint.get("gradients", {})}
         if self.bandit:
             self.arm = checkpoint["bandit"].pop("arm")
             self.search_seconds = checkpoint["bandit"].pop("seconds", 0.0)
@@ -280,11 +297,3 @@ class DVPModule(pl.LightningModule):
             settings["end_lr"],
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def _batches(loader: DataLoader, skip: int) -> Iterator[dict[str, Any]]:
-    """The loader again and again, shuffled anew each time, without its first `skip` batches."""
-    first, skip = divmod(skip, len(loader))
-    for epoch in itertools.count(first):
-        loader.sampler.set_epoch(epoch)
-        yield from itertools.islice(loader, skip if epoch == first else 0, None)

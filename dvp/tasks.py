@@ -1,7 +1,7 @@
 """The tasks: which tables they read, how an answer becomes a target, a loss, a score and a submission.
 
-A new task is one entry of TASKS (and one file in prepare/). torch is imported where it computes, so that a look at the
-table, before anything runs, does not wait for it.
+A new task is one entry of TASKS and its experiments; for raw data a file in prepare/, for a head of its own one in
+kinds/. torch is imported where it computes, so that a look at the table, before anything runs, does not wait for it.
 """
 
 from __future__ import annotations
@@ -84,6 +84,13 @@ def mean_likelihood(task: Task, logits: Tensor, batch: dict[str, Tensor]) -> Ten
     return 100 * (-task.loss(logits, batch["targets"])).exp()
 
 
+def likeliest_choice(logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
+    """The choice (B,) whose letter is the likeliest among its row's; logits (B, C): of the token that names it."""
+    logits = logits[:, batch["letters"]]  # (B, letters)
+    beyond = batch["letters"].new_ones(logits.shape).cumsum(1) > batch["num_choices"][:, None]
+    return logits.masked_fill(beyond, float("-inf")).argmax(1)
+
+
 def letter_accuracy(task: Task, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
     """The share of rows, in percent, whose right letter is the likeliest where its answer names one.
 
@@ -92,9 +99,7 @@ def letter_accuracy(task: Task, logits: Tensor, batch: dict[str, Tensor]) -> Ten
     """
     if "letter" not in batch:
         return 100 * (logits.argmax(1) == batch["targets"]).float().mean()
-    logits = logits[batch["letter"]][:, batch["letters"]]  # (B, letters)
-    beyond = batch["letters"].new_ones(logits.shape).cumsum(1) > batch["num_choices"][:, None]
-    right = logits.masked_fill(beyond, float("-inf")).argmax(1) == batch["answer"]
+    right = likeliest_choice(logits[batch["letter"]], batch) == batch["answer"]
     return 100 * (right & (batch["letter"] >= 0)).float().mean()
 
 
@@ -133,9 +138,8 @@ class Task:
     # normalised answer -> how its official program, which compares to the letter, spells it; of tables without spelling
     spellings: dict[str, str] = field(default_factory=dict)
     submission: tuple[str, str] | None = None  # names of the id and the answer in a predictions file
-    kind: str = "classified"  # how it is read and answered, see build.py: classified, or written by the language model
-    transform: str = "crop"  # how a picture becomes square: a key of clip.TRANSFORMS
-    search_step: float = 0.005  # of the bandit, for rewards that lie as far apart as accuracies do
+    kind: str = "classified"  # how it is read and answered: a file of dvp/kinds
+    search_step: float | None = None  # of the bandit; None: its own, for rewards that lie as far apart as accuracies do
     # How the published code trains it
     betas: tuple[float, float] = (0.9, 0.98)
     decayed: str = "by name"  # which parameters: a key of optim.DECAYED
@@ -146,6 +150,10 @@ class Task:
         """The columns that the tables of a classified task must have."""
         labels = () if self.answers else ("answer_labels", "answer_scores")
         return ("image", "questions", "answers", *labels, *(("question_id",) if self.submission else ()))
+
+    def tested(self, test_split: str) -> tuple[str, ...]:
+        """The splits that a test reads: `test_split` where the task lets choose it, else its own."""
+        return (test_split,) if test_split in self.test_splits else self.test
 
 
 def classify(task: Task, answers: Sequence[str]) -> Answerer:
@@ -218,7 +226,6 @@ TASKS = {
         accuracy=letter_accuracy,
         answers=tuple("ABCDE"),
         kind="written",
-        transform="squeeze",
         search_step=10,  # likelihoods lie close together
         betas=(0.9, 0.95),
         decayed="by shape",

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dvp.errors import UserError
-from dvp.files import require_writable, write_json, write_whole
+from dvp.files import is_published, require_writable, write_json, write_whole
 
 
 def fill(folder: Path, text: str) -> None:
@@ -53,3 +53,11 @@ def test_a_place_that_is_no_folder_is_refused(tmp_path: Path) -> None:
     for write in (require_writable, lambda path: write_json(path / "x.json", 1)):
         with pytest.raises(UserError, match="file"):
             write(tmp_path / "file")
+
+
+def test_a_published_checkpoint_is_a_file_and_ours_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "last.ckpt").mkdir()
+    (tmp_path / "theirs.ckpt").touch()
+    places = ("theirs.ckpt", "last.ckpt", "missing.ckpt")
+    assert [is_published(str(tmp_path / place)) for place in places] == [True, False, False]
+    assert not is_published("") and not is_published(None)

@@ -46,6 +46,14 @@ def column(folder: Path, name: str) -> list[float]:
     return [float(row[name]) for row in log(folder) if row.get(name)]
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_is_run_here_or_by_tests_of_its_own(task: str) -> None:
+    tests = ROOT / "tests"
+    own = [*tests.glob(f"{task}/test_*.py"), tests / "kinds" / f"test_{TASKS[task].kind}.py"]
+    runs = [path for path in own if path.is_file() and 'command("with"' in path.read_text(encoding="utf-8")]
+    assert task in SPLITS or runs, f"tiny_world makes no tables of {task}, and none of {own} runs a command"
+
+
 @pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if parts(name)[2] in METRICS])
 def test_every_experiment_runs(experiment: str, command, tiny, capsys: pytest.CaptureFixture) -> None:
     stage, family, task = parts(experiment)

@@ -5,7 +5,6 @@ import math
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-import clip
 from dvp.errors import UserError
 
 PANEL = 224  # pixels of a panel's longer side
@@ -17,15 +16,18 @@ FRAME = (0, 160, 255)  # around what the image encoder saw
 OPAQUE = 0.75  # of the largest weight's colour
 
 
-def draw_heatmap(picture: Image.Image, attention: Tensor | None, transform: str, size: int) -> Image.Image:
+Box = tuple[float, float, float, float]  # left, top, right and bottom
+
+
+def draw_heatmap(picture: Image.Image, attention: Tensor | None, seen: Box) -> Image.Image:
     """Panels of the picture under the weights (heads, N) of its image tokens, the first of which is the class token.
 
     Each panel is scaled to its own largest weight, which its title tells; a frame marks what the encoder saw.
-    transform: a key of clip.SEEN; size: the encoder's pixels. Raises UserError where there are no weights of patches.
+    seen: which part of the picture that is. Raises UserError where there are no weights of patches.
     """
     if attention is None or attention.shape[1] < 2:
         raise UserError("There is no heat map: this checkpoint looked at no picture; leave heatmap out.")
-    picture, box = _around(picture, clip.SEEN[transform](*picture.size, size))
+    picture, box = _around(picture, seen)
     scale = PANEL / max(picture.size)
     shown = picture.resize([max(1, round(side * scale)) for side in picture.size], Image.Resampling.BICUBIC)
     place = [round(edge * scale) for edge in box]
@@ -67,9 +69,7 @@ def _ramp(low: int, high: int) -> list[int]:
     return [round(low + (high - low) * max(0.0, level / 127.5 - 1)) for level in range(256)]
 
 
-def _around(
-    picture: Image.Image, box: tuple[float, float, float, float]
-) -> tuple[Image.Image, tuple[float, float, float, float]]:
+def _around(picture: Image.Image, box: Box) -> tuple[Image.Image, Box]:
     """The picture and the box in it; of a strip the part of it around the box."""
     short = min(picture.size)
     if max(picture.size) <= LONGEST * short:

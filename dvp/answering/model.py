@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from dvp.answering import chosen, written
@@ -16,6 +17,7 @@ from dvp.build import build_for_questions
 from dvp.config import check, ex
 from dvp.data.datamodule import Reader
 from dvp.errors import UserError
+from dvp.kinds import KINDS
 from dvp.module import DVPModule
 from dvp.runs.devices import precision_of
 from dvp.runs.told import settings_told
@@ -97,6 +99,10 @@ class Answering(nn.Module):
             prepared = [self.prepare(**row) for row in rows[start : start + batch_size]]
             answers += self(prepared, top=top, insert_layer=insert_layer, attention=attention)
         return answers if any(several.values()) else answers[0]
+
+    def seen(self, picture: Image.Image) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom of the part of a picture that the image encoder sees, in its pixels."""
+        return KINDS[self.task.kind].seen(*picture.size, self.config["image_size"])
 
     def prepare(
         self,

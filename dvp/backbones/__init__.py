@@ -43,7 +43,7 @@ def family_of(name_or_path: str) -> str:
                 "put them beside its config.json."
             )
     elif name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1:
-        raise UserError(f"There is no folder {name_or_path}: tokenizer= takes a folder or a Hugging Face hub name.")
+        raise UserError(f"There is no folder {name_or_path}: give a folder or a Hugging Face hub name.")
     try:
         family = AutoConfig.from_pretrained(name_or_path).model_type
     except (OSError, ValueError) as error:
@@ -52,9 +52,7 @@ def family_of(name_or_path: str) -> str:
             f"copy its folder (config.json, tokenizer files, weights) here and pass tokenizer=./{folder.name}."
         ) from error
     if family not in BACKBONES:
-        raise UserError(
-            f"{name_or_path} is a {family!r} model; the language model must be one of {', '.join(BACKBONES)}."
-        )
+        raise UserError(f"{name_or_path} is a {family!r} model: give one of {', '.join(BACKBONES)}.")
     if folder.is_dir():
         vocabulary_file(name_or_path, BACKBONES[family].vocabulary)
     return family
@@ -76,7 +74,7 @@ def load_with_head(
     backbone = BACKBONES[family_of(name_or_path)]
     if backbone.headed_class is None:
         having = ", ".join(name for name, one in BACKBONES.items() if one.headed_class)
-        raise UserError(f"{name_or_path} does not write texts here: this task takes a model of {having}.")
+        raise UserError(f"{name_or_path} does not write texts here: give a model of {having}.")
     model = _load(backbone, name_or_path, backbone.headed_class, **options)
     return backbone(model.get_decoder(), as_published), model.get_output_embeddings()
 
@@ -96,7 +94,10 @@ def _load(
     """
     if is_meta_folder(Path(name_or_path)):
         if quantize:
-            raise UserError(f"quantize={quantize} needs a Hugging Face folder, and {name_or_path} is in Meta's layout.")
+            raise UserError(
+                f"quantize={quantize} needs a Hugging Face folder, and {name_or_path} is in Meta's layout: give such a "
+                "folder, or leave quantize out."
+            )
         model = load_meta(Path(name_or_path), dtype)
         model = model if isinstance(model, model_class) else model.get_decoder()
     else:
@@ -131,7 +132,10 @@ def _from_huggingface(
         raise UserError(f"The weights in {name_or_path} cannot be read ({error}): copy them again.") from error
     if report["missing_keys"] or report["mismatched_keys"]:
         lacking = sorted([*report["missing_keys"], *map(str, report["mismatched_keys"])])
-        raise UserError(f"The weights in {name_or_path} do not cover the model: {', '.join(lacking[:5])} ... lacking.")
+        raise UserError(
+            f"The weights in {name_or_path} do not cover the model ({', '.join(lacking[:5])} ... lacking): copy them "
+            "and config.json again."
+        )
     if options["dtype"] == "auto":
         _cast(model, dtype)
     return model

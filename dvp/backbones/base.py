@@ -120,7 +120,7 @@ class LanguageBackbone(nn.Module):
         raise NotImplementedError
 
     def read_out(self, state: State) -> Tensor:
-        """The hidden state (B, D) that is classified."""
+        """What the head reads (R, D): the state of one place a row, or of the places that the batch names."""
         raise NotImplementedError
 
     def put_in(self, state: State, prompt: Tensor, seen: bool = True) -> State:

@@ -54,7 +54,9 @@ def from_meta_state(
                 renamed[re.sub(pattern, new, name)] = _halves(tensor, params["n_heads"]) if turned else tensor
     wanted = ("model.embed_tokens.weight", "model.layers.0.mlp.gate_proj.weight")
     if absent := [name for name in wanted if name not in renamed]:
-        raise UserError(f"These are not the weights of a LLaMA in Meta's layout: {', '.join(absent)} is missing.")
+        raise UserError(
+            f"These are not the weights of a LLaMA in Meta's layout ({', '.join(absent)} is missing): copy them again."
+        )
     vocabulary, dim = renamed[wanted[0]].shape
     config = LlamaConfig(
         vocab_size=vocabulary,
@@ -70,7 +72,9 @@ def from_meta_state(
     )
     if faults := sorted([*report["missing_keys"], *map(str, report["mismatched_keys"])]):
         layers = config.num_hidden_layers
-        raise UserError(f"The weights lack parts of a LLaMA of {layers} layers: {', '.join(faults[:5])}.")
+        raise UserError(
+            f"The weights lack parts of a LLaMA of {layers} layers ({', '.join(faults[:5])}): copy them again."
+        )
     return model
 
 

@@ -1,21 +1,40 @@
-"""Our checkpoints: the folder they are, what of a model goes in and comes out (weights.py), and older formats."""
+"""Our checkpoints: the folder they are, what of a model (weights.py) and of a run (standing.py) goes in, older ones."""
 
 from dvp.checkpoints.folder import TrainedOnly, digest, read_checkpoint, read_progress
-from dvp.checkpoints.older import name_then, refuse_to_go_on
+from dvp.checkpoints.from_search import at_layer, taken_parts, without_adapters
+from dvp.checkpoints.older import current_generators, name_then, refuse_to_go_on
+from dvp.checkpoints.standing import (
+    accumulated,
+    begin_streams,
+    generator_states,
+    progress_of,
+    reopen_epoch,
+    take_up,
+)
 from dvp.checkpoints.weights import FORMAT, fingerprint, load_trained, refuse_other, trained_state
 from dvp.files import read_description
 
 __all__ = [
     "FORMAT",
     "TrainedOnly",
+    "at_layer",
+    "accumulated",
+    "begin_streams",
+    "current_generators",
     "digest",
     "fingerprint",
+    "generator_states",
     "load_trained",
     "name_then",
+    "progress_of",
     "read_checkpoint",
     "read_description",
     "read_progress",
     "refuse_other",
     "refuse_to_go_on",
+    "taken_parts",
+    "reopen_epoch",
+    "take_up",
     "trained_state",
+    "without_adapters",
 ]

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dvp.checkpoints.older import current_weights
+from dvp.checkpoints.standing import progress_of
 from dvp.errors import UserError
 from dvp.files import read_description, remove, write_whole
 
@@ -66,16 +67,13 @@ def read_checkpoint(path: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def read_progress(path: str) -> dict[str, Any]:
-    """How far the run of a checkpoint folder had come: global_step, whole epochs, and whether it ends one of them.
+    """How far the run of a checkpoint folder had come, as `progress_of` says it.
 
     Raises UserError when its training.json is damaged.
     """
     with _refusing_damage(Path(path)):
-        training = _unpack(json.loads((Path(path) / "training.json").read_text(encoding="utf-8")), defaultdict(dict))
-        batches = training["loops"]["fit_loop"]["epoch_loop.batch_progress"]
-        ended = batches["is_last_batch"] or not batches["current"]["ready"]
-        epochs = training["epoch"] + bool(batches["is_last_batch"])
-        return {"global_step": training["global_step"], "epochs": epochs, "epoch_ended": ended}
+        text = (Path(path) / "training.json").read_text(encoding="utf-8")
+        return progress_of(_unpack(json.loads(text), defaultdict(dict)))
 
 
 def digest(path: str) -> str:

@@ -1,4 +1,4 @@
-"""Checkpoints of older formats: without one in description.json, ScienceQA's model was apart and its parts named so."""
+"""Checkpoints as they were once: without a format, ScienceQA's parts had other names; generators had one state."""
 
 from collections.abc import Callable
 from typing import Any
@@ -31,6 +31,11 @@ def name_then(description: dict[str, Any]) -> Callable[[str], str]:
         return str
     back = tuple((now, then) for then, now in SCIENCE_QA)
     return lambda name: _begun_anew(name, back)
+
+
+def current_generators(states: list[dict[str, Tensor]] | dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    """The states of a checkpoint's generators by rank; once there was one, from which all ranks drew."""
+    return [states] if isinstance(states, dict) else states
 
 
 def refuse_to_go_on(description: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -35,7 +36,8 @@ def load_trained(module: nn.Module, weights: dict[str, Tensor]) -> None:
         if own[name].shape != weights[name].shape
     ]
     if wrong:
-        raise UserError("The checkpoint does not fit this model: " + "; ".join(sorted(wrong)[:8]) + ".")
+        listed = "; ".join(sorted(wrong)[:8])
+        raise UserError(f"The checkpoint does not fit this model: {listed}. Give the settings and models it was of.")
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(weights[name])
@@ -61,11 +63,17 @@ def refuse_other(described: dict[str, Any], expected: dict[str, Any]) -> None:
         raise UserError(f"The checkpoint belongs to another run: {'; '.join(listed)}. Give the settings it has there.")
 
 
-def fingerprint(module: nn.Module, renamed: Callable[[str], str] = str) -> str:
-    """A hash of all frozen parameters: names (`renamed`), shapes and an even sample of the values of each."""
+def fingerprint(
+    module: nn.Module, renamed: Callable[[str], str] = str, frozen: Callable[[str], bool] | None = None
+) -> str:
+    """A hash of all frozen parameters: names (`renamed`), shapes and an even sample of the values of each.
+
+    frozen: by their renamed names, those that count as such, where it is not those that are.
+    """
     digest = hashlib.sha256()
-    for name, parameter in sorted((renamed(name), parameter) for name, parameter in module.named_parameters()):
-        if not parameter.requires_grad:
+    named = sorted(((renamed(name), parameter) for name, parameter in module.named_parameters()), key=itemgetter(0))
+    for name, parameter in named:
+        if frozen(name) if frozen else not parameter.requires_grad:
             values = parameter.detach().flatten()
             sample = values[:: max(1, len(values) // SAMPLED)].float().cpu()
             digest.update(f"{name} {tuple(parameter.shape)}".encode())

@@ -24,7 +24,7 @@ def check_start(config: dict[str, Any]) -> None:
 
 def check_data(config: dict[str, Any]) -> None:
     """Raise UserError where the tables that the configured task surely reads are not all there."""
-    data_root, reads = config["data_root"], TASKS[config["datasets"]]
+    data_root = config["data_root"]
     if not data_root or not Path(data_root).is_dir():
         way = (
             "draw the embedded world first, with `python run.py shapes`"
@@ -32,14 +32,19 @@ def check_data(config: dict[str, Any]) -> None:
             else "give the folder with the Arrow files, see DATA.md"
         )
         raise UserError(f"data_root={data_root!r} is not a folder: {way}.")
-    test = (config["test_split"],) if config["test_split"] in reads.test_splits else reads.test
-    for split in test if config["test_only"] else reads.train:
-        path = Path(data_root) / f"{reads.files}_{split}.arrow"
-        if not path.is_file():
-            have = ", ".join(sorted(found.name for found in Path(data_root).glob("*.arrow"))) or "no Arrow file"
-            raise UserError(
-                f"{path} is missing ({data_root} has {have}): make it with `python run.py convert`, see DATA.md."
-            )
+    for path in missing_tables(config):
+        have = ", ".join(sorted(found.name for found in Path(data_root).glob("*.arrow"))) or "no Arrow file"
+        raise UserError(
+            f"{path} is missing ({data_root} has {have}): make it with `python run.py convert`, see DATA.md."
+        )
+
+
+def missing_tables(config: dict[str, Any]) -> list[Path]:
+    """Of the tables that the configured training or test surely reads, those that are not there."""
+    reads = TASKS[config["datasets"]]
+    splits = reads.tested(config["test_split"]) if config["test_only"] else reads.train
+    paths = [Path(config["data_root"]) / f"{reads.files}_{split}.arrow" for split in splits]
+    return [path for path in paths if not path.is_file()]
 
 
 def _check_devices(num_gpus: int, strategy: str) -> None:
@@ -82,10 +87,15 @@ def _check_language_model(config: dict[str, Any]) -> None:
     layers = model.get("num_decoder_layers") or model.get("num_layers") or model.get("num_hidden_layers")
     layer = config["insert_layer"]
     if not config["search_stage"] and isinstance(layers, int) and layer != "auto" and layer >= layers:
-        raise UserError(f"insert_layer={layer} is outside this model: {folder} has layers 0 to {layers - 1}.")
+        raise UserError(
+            f"insert_layer={layer} is outside this model: {folder} has layers 0 to {layers - 1}; give one of these."
+        )
     positions = model.get("max_position_embeddings")
     if family == "BERT" and isinstance(positions, int) and config["max_text_len"] > positions:
-        raise UserError(f"max_text_len={config['max_text_len']} is too long: {folder} has {positions} positions.")
+        raise UserError(
+            f"max_text_len={config['max_text_len']} is too long: {folder} has {positions} positions; "
+            f"set max_text_len={positions} or less."
+        )
 
 
 def _check_image_encoder(folder: str, image_size: int) -> None:
@@ -93,7 +103,7 @@ def _check_image_encoder(folder: str, image_size: int) -> None:
     model = _read_model(folder) or {}
     takes = (model.get("vision_config") or model).get("image_size", image_size)
     if takes != image_size:
-        raise UserError(f"image_size={image_size} but {folder} takes {takes} pixels.")
+        raise UserError(f"image_size={image_size} but {folder} takes {takes} pixels: set image_size={takes}.")
 
 
 def _read_model(folder: str) -> dict[str, Any] | None:

@@ -13,10 +13,12 @@ from sacred.run import Run
 from dvp.commands.early import check_start
 from dvp.commands.idle import idle, unread
 from dvp.config import check, check_values, ex, one_task
-from dvp.files import require_writable
+from dvp.files import is_published, read_description, require_writable
 from dvp.runs.folder import is_first_process
 from dvp.runs.told import PLACES, refuse_other_settings, settings_told
 from dvp.tasks import TASKS
+
+OBSERVED = ("main", "search_and_train", "sweep")  # the commands that train, and so are written down
 
 
 class Record(FileStorageObserver):
@@ -46,11 +48,11 @@ def before_a_run(config: dict[str, Any], command_name: str, logger: Logger) -> d
     """
     check_values(config)
     known = TOLD.get(command_name, lambda config: {})(config)
-    if command_name in ("main", "encode"):
+    if command_name in (*OBSERVED, "encode"):
         checked = check(config | known)
         if not _tests_own_checkpoint(config):  # else what was typed, which only Sacred knows here, counts
             check_start(checked)
-    if command_name == "main":
+    if command_name in OBSERVED:
         require_writable(Path(checked["log_dir"]))
         ex.observers[:] = [Record(Path(checked["log_dir"]) / "sacred")] if is_first_process() else []
     return known
@@ -74,14 +76,15 @@ def _tests_own_checkpoint(config: dict[str, Any]) -> bool:
 
 
 def _told_by_checkpoint(config: dict[str, Any]) -> dict[str, Any]:
-    path = str(config["load_path"] or "")
+    """What the checkpoint to load tells of its settings; that K is a search's, where one is started from."""
+    place = Path(config["load_path"] or "nothing")
     if _tests_own_checkpoint(config):
-        return settings_told(path, on_gpu=config["num_gpus"] > 0)
-    if not Path(path).is_file():  # ours are folders
-        return {}
+        return settings_told(str(place), on_gpu=config["num_gpus"] > 0)
+    if not is_published(str(place)):
+        return {"insert_layer": "auto"} if _starts_from_search(config, place) else {}
     from dvp.kinds import KINDS  # here, so that help and mistakes answer at once
 
-    known = KINDS[TASKS[one_task(config["datasets"])].kind].settings_in(str(config["load_path"]))
+    known = KINDS[TASKS[one_task(config["datasets"])].kind].settings_in(str(place))
     return known | {"datasets": [known["datasets"]]} if "datasets" in known else known
 
 
@@ -96,3 +99,9 @@ TOLD: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "main": _told_by_checkpoint,
     "predict": _base_of_checkpoint,
 }
+
+
+def _starts_from_search(config: dict[str, Any], place: Path) -> bool:
+    if config["search_stage"] or not place.is_dir():
+        return not config["test_only"] and config["start_from"] == "search"
+    return read_description(str(place))["search_stage"]

@@ -81,8 +81,8 @@ def _answer_one(answering: Any, asked: dict[str, Any], top: int, as_json: bool, 
         from dvp.answering.heatmap import draw_heatmap
         from dvp.files import write_whole
 
-        options = answering.task.transform, answering.config["image_size"]
-        page = draw_heatmap(prepared.asked.picture, answer.attention, *options)
+        picture = prepared.asked.picture
+        page = draw_heatmap(picture, answer.attention, answering.seen(picture) if picture else (0, 0, 0, 0))
         write_whole(Path(heatmap), lambda place: page.save(place, "PNG"))
     for note in answer.notes:
         print(f"{note[0].upper()}{note[1:]}.", file=sys.stderr)

@@ -7,6 +7,9 @@
 Of two named configs the later wins, so `shapes` goes last; `key=value` beats both.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 from dvp.config.defaults import ex
 from dvp.config.experiments import (
     EXPERIMENTS,
@@ -17,8 +20,10 @@ from dvp.config.experiments import (
     SHAPES_MODELS,
     TASK_NAMES,
     Shapes,
+    shapes_settings,
 )
 from dvp.config.rules import RULES, check, check_values, one_task
+from dvp.config.saved import is_saved, read_saved
 
 __all__ = [
     "EXPERIMENTS",
@@ -34,6 +39,7 @@ __all__ = [
     "check_values",
     "ex",
     "one_task",
+    "settle",
 ]
 
 check_command_line = ex.check_command_line
@@ -43,3 +49,14 @@ for _name, _settings in NAMED.items():
     _stage = "Search K" if _settings.get("search_stage") else "Train at K"
     ex.named_configs[_name].__doc__ = f"{_stage}: {_settings['language_model']}, {_name.split('_', 3)[3]}."
 ex.named_configs["shapes"] = Shapes()
+
+
+def settle(named: Sequence[str], typed: dict[str, Any]) -> dict[str, Any]:
+    """All settings as Sacred makes them of these named configs and files, the later winning, and of what is typed."""
+    chosen: dict[str, Any] = {}
+    for word in named:
+        if is_saved(word):
+            chosen |= read_saved(word)
+        else:
+            chosen |= NAMED[word] if word in NAMED else shapes_settings(chosen | typed)
+    return dict(ex.settings) | chosen | typed

@@ -24,7 +24,8 @@ def defaults():
     # Where things lie
     data_root = ""  # folder of the Arrow files, see DATA.md
     log_dir = "./result"  # runs, searches, submissions
-    load_path = ""  # checkpoint to test, or to start training from; the published code's says most settings itself
+    load_path = ""  # checkpoint to test or to start from, of a search too; the published code's tells most settings
+    start_from = None  # search: from the newest search's K and weights, its last.ckpt; None: anew, or load_path
     resume_from = None  # checkpoint to go on from: weights, optimiser, epoch, search
 
     # Image
@@ -54,6 +55,12 @@ def defaults():
     kab = "published"  # the rule: published (a policy moved by sampled scores) or mean (scores all, ends when decided)
     search_sample = 5  # kab=published: arms scored after each update, or all: every arm once, about as cheap
     search_warmup_steps = 0  # updates before the first scores count
+
+    # sweep: a training at every K
+    layers = "all"  # of these layers, as in layers=1,2; all: of every one
+    seeds = 0  # with each of these, as in seeds=0,1,2
+    metric = "score"  # score: on the validation split at the end; speed: updates until it passes `level`
+    level = None  # metric=speed: the score in percent that counts as reached
 
     # Optimiser
     optim_type = "adamw"  # adamw, adam or sgd

@@ -102,3 +102,9 @@ NAMED = {name: {"exp_name": name} | dict(ChainMap(*reversed(parts))) for name, p
 # Those that there are; the tables in tasks.py and backbones/ tell more of them.
 TASK_NAMES = tuple(dict.fromkeys(settings["datasets"][0] for settings in NAMED.values()))
 LANGUAGE_MODELS = tuple(dict.fromkeys(settings["language_model"] for settings in NAMED.values()))
+
+
+def search_of(config: dict[str, Any]) -> str:
+    """The experiment that searches K on the task of a checked config; of its language model, if there is one."""
+    searches = [name for name, one in NAMED.items() if one["search_stage"] and one["datasets"] == [config["datasets"]]]
+    return max(searches, key=lambda name: NAMED[name]["language_model"] == config["language_model"])

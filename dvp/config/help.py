@@ -14,7 +14,8 @@ BEGIN = """\
 To begin, without any download:
   python run.py shapes                                               draw the embedded world, in seconds
   python run.py with dvp_search_bert_vqa shapes                      find K on it, on a laptop
-  python run.py with dvp_adaption_bert_vqa shapes insert_layer=auto  train at that K
+  python run.py with dvp_adaption_bert_vqa shapes start_from=search  go on at that K, from what the search has learnt
+  python run.py search_and_train with dvp_adaption_bert_vqa shapes   both, and the answers to the test questions
 On data of your own (DATA.md):
   python run.py with dvp_search_bert_vqa data_root=./datasets per_gpu_batchsize=256
 What else there is:

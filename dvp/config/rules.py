@@ -71,6 +71,17 @@ def _is_task(value: Any) -> bool:
     return isinstance(value, str) and value in TASK_NAMES
 
 
+def _many(rule: Rule, plural: str, *words: Any) -> Rule:
+    """One of what the rule takes, or several of them, none twice."""
+
+    def holds(value: Any) -> bool:
+        values = value if isinstance(value, list | tuple) else [value]
+        return bool(values) and all(map(rule.holds, values)) and len(set(values)) == len(values)
+
+    several = Rule(holds, f"{rule.what}, or several {plural}")
+    return _or(several, *words) if words else several
+
+
 _COUNT, _FROM_0 = _whole(1), _whole(0)
 _FLAG = _one_of(True, False)
 _NAME = Rule(_is_name, "a name for a folder, without slashes")
@@ -101,6 +112,11 @@ RULES: dict[str, Rule] = {
     "max_text_len": _whole(3, MANY, "a number of tokens, at least 3: one beside those that begin and end a text"),
     "prompt_format": _one_of(*FORMATS),
     "answer_by": _one_of("generate", "likelihood"),
+    "start_from": _one_of(None, "search"),
+    "layers": _many(_whole(0, MANY, "a layer counted from 0"), "as in layers=1,2", "all"),
+    "seeds": _many(_whole(0, 2**32 - 1), "as in seeds=0,1,2"),
+    "metric": _one_of("score", "speed"),
+    "level": _or(_number(100, "a score in percent, from 0 to 100"), None),
     "insert_layer": _or(_whole(0, MANY, "a layer counted from 0"), "auto"),
     "drop_rate": Rule(lambda value: _RATE.holds(value) and value < 1, "a share from 0 to below 1"),
     "search_sample": _or(_COUNT, "all"),
@@ -224,5 +240,17 @@ CONTRADICTIONS: tuple[tuple[Callable[[dict[str, Any]], Any], str], ...] = (
     (
         lambda c: c["resume_from"] and c["load_path"],
         "load_path and resume_from are both set: give the one to start from.",
+    ),
+    (
+        lambda c: c["start_from"] and not c["test_only"] and (c["load_path"] or c["resume_from"]),
+        "start_from={start_from} and a checkpoint are both set: give the one to start from.",
+    ),
+    (
+        lambda c: c["start_from"] and c["search_stage"],
+        "start_from={start_from} is for a training at K, and this is a search: leave it out.",
+    ),
+    (
+        lambda c: c["metric"] == "speed" and c["level"] is None,
+        "metric=speed needs level=<percent>: say which score counts as reached.",
     ),
 )

@@ -31,7 +31,7 @@ def read_saved(path: str) -> dict[str, Any]:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} is no {Path(path).suffix[1:].upper()} ({reason}): save the settings again.") from error
     if not isinstance(saved, dict):
-        raise UserError(f"{path} holds no settings: it must be a list of names with their values.")
+        raise UserError(f"{path} holds no settings: write a list of names with their values.")
     for key, value in saved.items():
         if key not in RULES:
             raise UserError(f"{path} has {key!r}, which is no setting: take it out (`python run.py help` lists them).")

@@ -72,7 +72,10 @@ def open_table(
         reason = str(error).split("\n")[0]
         raise UserError(f"{path} is truncated or no Arrow file ({reason}): convert the raw data again.") from error
     if missing:
-        raise UserError(f"{path} has no column {', '.join(sorted(missing))}: it is not one of this project's tables.")
+        raise UserError(
+            f"{path} has no column {', '.join(sorted(missing))}: it is not one of this project's tables; convert "
+            "the raw data again."
+        )
     return table
 
 

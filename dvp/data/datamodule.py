@@ -1,7 +1,7 @@
 """The LightningDataModule: which split feeds training, validation, test and the search."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,12 +13,13 @@ import torch
 from PIL import Image
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler, Subset
+from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
 from dvp.data.arrow import check_answers, read_picture
 from dvp.data.held_out import open_splits
 from dvp.data.lengths import Batches, LikeLengths
 from dvp.data.pictures import CachedPictures, Place, encode_pictures, missing_pictures, picture_hashes
+from dvp.data.shuffled import Shares, Shuffled
 from dvp.data.token_cache import NotNow, TokenCache
 from dvp.errors import UserError
 from dvp.tasks import Task
@@ -30,6 +31,7 @@ class Rows(Protocol):
     """A dataset of questions: a row is a dict that the reader's collate takes."""
 
     lengths: np.ndarray  # of their texts, in order
+    counted: np.ndarray  # over how much the loss of each is averaged, in order
     kind: str  # what they are called
 
     def __len__(self) -> int: ...
@@ -61,8 +63,8 @@ class QuestionData(pl.LightningDataModule):
     """The splits of one task, opened (and missed) at construction.
 
     reader: what makes datasets and batches of its tables. pick: the splits whose score rewards the search; batch_size:
-    rows per device and forward pass; by_length: batches hold texts of like length. stages: fit, test or both; tables
-    that none of them reads are not opened.
+    rows per device and forward pass, of which an update takes `passes`; by_length: batches hold texts of like length.
+    stages: fit, test or both; tables that none of them reads are not opened.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class QuestionData(pl.LightningDataModule):
         stages: tuple[str, ...] = ("fit", "test"),
         batch_size: int,
         search_batch_size: int,
+        passes: int = 1,
         by_length: bool = False,
         num_workers: int = 8,
         seed: int = 0,
@@ -84,10 +87,11 @@ class QuestionData(pl.LightningDataModule):
         self.task, self.reader, self.pick, self.test = task, reader, pick, test
         self.answers = reader.answers
         self.batch_size, self.search_batch_size = batch_size, search_batch_size
-        self.by_length = by_length
+        self.passes, self.by_length = passes, by_length
         self.num_workers, self.seed = num_workers, seed
         splits = dict.fromkeys(split for stage in stages for split in self.splits(stage))
         self.data_root = Path(data_root)
+        self.position = (0, 0)  # epoch, and its passes that are done, from which training goes on
         self.truncated: dict[str, int] = {}  # what was read -> texts cut
         self.tables = open_splits(data_root, task, splits, reader.columns, seed)
         check_answers(self.tables.values(), self.answers)
@@ -113,7 +117,7 @@ class QuestionData(pl.LightningDataModule):
         """The questions of these splits; when they are first read it is said how many of their texts are cut."""
         rows = self.questions(splits, purpose)
         what = f"{' and '.join(splits)} {rows.kind}"
-        if what not in self.truncated and self._rank == 0 and self.reader.max_length:  # None: nothing is cut
+        if what not in self.truncated and self._rank == 0 and self.reader.max_length is not None:
             self.truncated[what] = self.reader.count_cut(rows)
             rank_zero_info(
                 f"{self.truncated[what]} of {len(rows)} {what} are over {self.reader.max_length} tokens and cut."
@@ -201,11 +205,22 @@ class QuestionData(pl.LightningDataModule):
         return all(self.reader.labelled(self.tables[split]) for split in splits)
 
     def train_dataloader(self) -> DataLoader:
-        return self._shuffled(self._read(self.task.train, "train"), self.batch_size)
+        rows = self._read(self.task.train, "train")
+        loader = self._shuffled(rows, self.batch_size, passes=self.passes, counted=rows.counted)
+        loader.sampler.set_epoch(*self.position)
+        return loader
 
     def search_dataloader(self) -> DataLoader:
         """Batches of the search split, on which sampled arms are scored."""
         return self._shuffled(self._read(self.pick, "search"), self.search_batch_size)
+
+    def search_batches(self, skip: int) -> Iterator[dict[str, Any]]:
+        """The batches of the search split again and again, shuffled anew each time, without the first `skip`."""
+        loader = self.search_dataloader()
+        first, start = divmod(skip, len(loader))
+        for epoch in itertools.count(first):
+            loader.sampler.set_epoch(epoch, start if epoch == first else 0)
+            yield from loader
 
     def val_dataloader(self) -> list[DataLoader]:
         return [self._in_order(self._read((split,), "validate")) for split in self.task.validate]
@@ -213,23 +228,23 @@ class QuestionData(pl.LightningDataModule):
     def test_dataloader(self) -> list[DataLoader]:
         return [self._in_order(self._read((split,), "test")) for split in self.test]
 
-    def _shuffled(self, dataset: Rows, batch_size: int) -> DataLoader:
-        if self.by_length:
-            return self._of_like_lengths(dataset, batch_size, self.seed)
-        sampler = DistributedSampler(dataset, self._world_size, self._rank, shuffle=True, seed=self.seed)
-        return self._loader(dataset, batch_size, sampler)
+    def _shuffled(self, dataset: Rows, batch_size: int, **counting: Any) -> DataLoader:
+        lengths = dataset.lengths if self.by_length else None
+        ranks = {"rank": self._rank, "ranks": self._world_size}
+        sampler = Shuffled(len(dataset), batch_size, seed=self.seed, lengths=lengths, **ranks, **counting)
+        return self._loader(Shares(dataset, self.reader.collate), None, _as_it_is, sampler)
 
     def _in_order(self, dataset: Rows) -> DataLoader:
-        # Every row once: DistributedSampler would pad the ranks to equal length with rows that then count twice.
         if self.by_length:
-            return self._of_like_lengths(dataset, self.batch_size, None)
-        return self._loader(Subset(dataset, range(self._rank, len(dataset), self._world_size)), self.batch_size)
+            sampler = LikeLengths(dataset.lengths, self.batch_size, self._rank, self._world_size)
+            return self._loader(Batches(dataset), None, self.reader.collate, sampler)
+        # Every row once: DistributedSampler would pad the ranks to equal length with rows that then count twice.
+        own = Subset(dataset, range(self._rank, len(dataset), self._world_size))
+        return self._loader(own, self.batch_size, self.reader.collate)
 
-    def _of_like_lengths(self, dataset: Rows, batch_size: int, seed: int | None) -> DataLoader:
-        sampler = LikeLengths(dataset.lengths, batch_size, self._rank, self._world_size, seed)
-        return self._loader(Batches(dataset), None, sampler)
-
-    def _loader(self, dataset: Dataset, batch_size: int | None, sampler: Sampler | None = None) -> DataLoader:
+    def _loader(
+        self, dataset: Dataset, batch_size: int | None, collate: Callable[[Any], Any], sampler: Sampler | None = None
+    ) -> DataLoader:
         return DataLoader(
             dataset,
             batch_size,
@@ -237,7 +252,7 @@ class QuestionData(pl.LightningDataModule):
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
-            collate_fn=self.reader.collate,
+            collate_fn=collate,
             generator=torch.Generator(),  # it seeds the workers; the global one would be moved on, and dropout with it
         )
 
@@ -251,6 +266,10 @@ class QuestionData(pl.LightningDataModule):
     @property
     def _world_size(self) -> int:
         return self.trainer.world_size if self.trainer else 1
+
+
+def _as_it_is(batch: dict[str, Any]) -> dict[str, Any]:
+    return batch
 
 
 def _free_bytes(device: torch.device) -> float:

@@ -83,6 +83,11 @@ class Questions(Dataset):
         """The number of characters of every question, in order."""
         return pc.utf8_length(self.texts).to_numpy()[self.kept]
 
+    @property
+    def counted(self) -> np.ndarray:
+        """Over how much the loss of every question is averaged: each is one row."""
+        return np.ones(len(self), int)
+
     def counted_texts(self) -> tuple[list[str], np.ndarray]:
         """Every text that is asked, once, and how often."""
         counted = pc.value_counts(self.texts.take(pa.array(self.kept)))
@@ -156,6 +161,8 @@ class QuestionReader:
 
     def count_cut(self, questions: Questions) -> int:
         """How many of the questions have more than max_text_len tokens, and so are cut."""
+        if self.max_length is None:
+            return 0
         texts, counts = questions.counted_texts()  # each is cut into tokens once: of VQAv2's, two in three come again
         return int(counts[self.collate.tokenizer.lengths(texts) > self.max_length].sum())
 
@@ -183,7 +190,8 @@ def _labels(table: Table, task: Task, questions: int) -> tuple[np.ndarray, np.nd
         if labels.null_count:
             unknown = answers.filter(labels.is_null())[0]
             raise UserError(
-                f"A table of {task.files} holds the answer {str(unknown)!r}, not one of {', '.join(task.answers)}."
+                f"A table of {task.files} holds the answer {str(unknown)!r}, not one of "
+                f"{', '.join(task.answers)}: convert the raw data again."
             )
         return np.ones(questions, int), labels.to_numpy(), np.ones(questions)
     labels, scores = (_flat([table], column).combine_chunks() for column in ("answer_labels", "answer_scores"))

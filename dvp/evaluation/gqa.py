@@ -55,7 +55,7 @@ def score_files(predictions: str, annotations: str, questions: str) -> dict[str,
     setting, path = ("questions", questions) if questions else ("annotations", annotations)
     content = read_json(path, setting)
     if not isinstance(content, dict):
-        raise UserError(f"{setting}={path} is not an object of questions by id: is it GQA's questions file?")
+        raise UserError(f"{setting}={path} is not an object of questions by id: give GQA's questions file.")
     check_rows(content.items(), QUESTION, f"{setting}={path}")
     for key, question in content.items():
         check_rows([(key, question["types"])], {"structural": str, "semantic": str}, f"{setting}={path}")

@@ -18,9 +18,9 @@ def read_json(path: str, setting: str) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise UserError(f"{setting}={path} cannot be read: {error.strerror}.") from error
+        raise UserError(f"{setting}={path} cannot be read ({error.strerror}): give a file that is there.") from error
     except (ValueError, RecursionError) as error:  # of JSON or of UTF-8
-        raise UserError(f"{setting}={path} is not whole JSON: {error}. Is it truncated?") from error
+        raise UserError(f"{setting}={path} is not whole JSON ({error}): it may be truncated, copy it again.") from error
 
 
 def read_rows(path: str, setting: str, fields: Mapping[str, type], inside: str = "") -> list[dict[str, Any]]:
@@ -30,7 +30,7 @@ def read_rows(path: str, setting: str, fields: Mapping[str, type], inside: str =
         content = content.get(inside) if isinstance(content, dict) else None
     if not isinstance(content, list):
         wanted = f'an object with the list "{inside}"' if inside else "a list"
-        raise UserError(f"{setting}={path} is not {wanted}: is it the right file?")
+        raise UserError(f"{setting}={path} is not {wanted}: give the official file.")
     check_rows(enumerate(content), fields, f"{setting}={path}")
     return content
 
@@ -40,7 +40,10 @@ def check_rows(rows: Iterable[tuple[Any, Any]], fields: Mapping[str, type], sour
     for key, row in rows:
         for name, kind in fields.items():
             if not isinstance(row, dict) or type(row.get(name)) is not kind:
-                raise UserError(f'{source}: row {key} has no "{name}" of type {kind.__name__}: {str(row)[:80]}')
+                raise UserError(
+                    f'{source}: row {key} has no "{name}" of type {kind.__name__} ({str(row)[:80]}): '
+                    "give the official file."
+                )
 
 
 def check_ids(given: Iterable[Any], expected: Iterable[Any], names: tuple[str, str], more: bool = False) -> None:
@@ -59,4 +62,7 @@ def check_ids(given: Iterable[Any], expected: Iterable[Any], names: tuple[str, s
     if expected and not counts.keys() & expected.keys():
         found.append("none in common: is one of them of another data set?")
     if found:
-        raise UserError(f"The question ids of {names[0]} are not those of {names[1]}: {'; '.join(found)}.")
+        raise UserError(
+            f"The question ids of {names[0]} are not those of {names[1]}: {'; '.join(found)}. Give files of the same "
+            "questions."
+        )

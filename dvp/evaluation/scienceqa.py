@@ -47,10 +47,12 @@ def score_files(predictions: str, annotations: str, questions: str = "") -> dict
     results = read_json(predictions, "predictions")
     results = results.get("results") if isinstance(results, dict) else None
     if not isinstance(results, dict) or not all(type(choice) is int for choice in results.values()):
-        raise UserError(f'predictions={predictions} has no "results" with an index per problem: is it the right file?')
+        raise UserError(
+            f'predictions={predictions} has no "results" with an index per problem: give the file that a test wrote.'
+        )
     problems = read_json(annotations, "annotations")
     if not isinstance(problems, dict):
-        raise UserError(f"annotations={annotations} is not ScienceQA's problems.json.")
+        raise UserError(f"annotations={annotations} is not ScienceQA's problems.json: give the official file.")
     check_rows(problems.items(), PROBLEM, f"annotations={annotations}")
     for pid, problem in problems.items():
         if not isinstance(problem.get("image", 0), str | None):

@@ -45,15 +45,19 @@ def predictions(answered: Sequence[tuple[Any, str]], questions: Sequence[Any], n
         )
     if expected != counts:
         lacking, extra = expected - counts, counts - expected
-        raise UserError(f"Not written: {len(lacking)} questions without an answer, {len(extra)} answers too many.")
+        raise UserError(
+            f"Not written: {len(lacking)} questions without an answer, {len(extra)} answers too many; "
+            "test again on the tables as they are now."
+        )
     rows = [dict(zip(names, pair, strict=True)) for pair in sorted(answered)]
     return Submission(rows, {}, {}, f"{len(rows)} answers written")
 
 
-def write_submission(path: Path, submission: Submission, about: dict[str, Any], checkpoint: str = "") -> None:
-    """Write the answers, and `about` them beside, as `write_answers` does; say so."""
+def write_submission(path: Path, submission: Submission, about: dict[str, Any], checkpoint: str = "") -> Path:
+    """Write the answers, and `about` them beside, as `write_answers` does; returns where, and says it."""
     place = write_answers(path, submission.content, submission.about | about, checkpoint)
     print(f"{submission.words} to {place}")
+    return place
 
 
 def write_answers(path: Path, content: Any, about: dict[str, Any], checkpoint: str) -> Path:

@@ -60,7 +60,7 @@ def score_files(predictions: str, annotations: str, questions: str) -> dict[str,
         source = f"annotations={annotations}, question {row['question_id']}"
         check_rows(enumerate(row["answers"]), {"answer": str}, source)
         if not row["answers"]:
-            raise UserError(f"{source} has no answers: this file cannot be scored against.")
+            raise UserError(f"{source} has no answers: give a file of annotations with them.")
     return score(
         read_rows(predictions, "predictions", PREDICTION),
         annotation_rows,

@@ -1,16 +1,19 @@
 """VQAv2, GQA, SNLI-VE: an answer is chosen from a vocabulary by a classifier on the language model."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
 from torch import Tensor
 
+from clip import describe_preprocess as describe_transform
+from clip import middle_square as seen
+from clip import preprocess as transform
 from dvp.backbones import BACKBONES, family_of, load_backbone
 from dvp.checkpoints import read_description
 from dvp.data import QuestionData, QuestionReader, read_answers
 from dvp.evaluation.submission import Submission, predictions
+from dvp.files import is_published
 from dvp.model import DVP, adapt_language_model
 from dvp.published.checkpoint import read_lightning
 from dvp.published.classification import load_published
@@ -18,7 +21,17 @@ from dvp.published.vocabulary import published_answers
 from dvp.tasks import Answerer, Task, classify
 from dvp.vision import Vision, ZeroTokens
 
-__all__ = ["answer", "build_model", "load_published", "read", "settings_in", "submit"]
+__all__ = [
+    "answer",
+    "build_model",
+    "describe_transform",
+    "load_published",
+    "read",
+    "seen",
+    "settings_in",
+    "submit",
+    "transform",
+]
 
 OFFERED: dict[str, tuple] = {}
 DESCRIBED = ("use_adapter",)
@@ -48,7 +61,7 @@ def settings_in(path: str) -> dict[str, Any]:
 
 def _answers_of_checkpoint(config: dict[str, Any], task: Task) -> list[str] | None:
     """The vocabulary of a checkpoint to test, or of a published one to load; refuses the latter if it does not fit."""
-    if not Path(config["load_path"]).is_file():  # ours are folders
+    if not is_published(config["load_path"]):
         tested = config["test_only"] and config["load_path"]
         return read_description(tested)["answers"] if tested else None
     checkpoint = read_lightning(config["load_path"])

@@ -16,13 +16,26 @@ from dvp.model import DVP
 from dvp.published.scienceqa import load_published
 from dvp.scienceqa.answering import by_likelihood, by_text, results
 from dvp.scienceqa.data import ProblemReader
+from dvp.scienceqa.data import all_of_it as seen
+from dvp.scienceqa.data import describe_squeeze as describe_transform
+from dvp.scienceqa.data import squeeze as transform
 from dvp.scienceqa.prefix import build_parts, class_token_blocks
 from dvp.scienceqa.text import answers_first
 from dvp.scienceqa.tokens import Layout
 from dvp.tasks import Answerer, Task
 from dvp.vision import Vision
 
-__all__ = ["answer", "build_model", "load_published", "read", "settings_in", "submit"]
+__all__ = [
+    "answer",
+    "build_model",
+    "describe_transform",
+    "load_published",
+    "read",
+    "seen",
+    "settings_in",
+    "submit",
+    "transform",
+]
 
 # CLIP's adapters are trained, so that its tokens cannot be kept.
 OFFERED = {"quantize": (None,), "compile": (False,), "image_tokens": ("live", "zero")}

@@ -35,7 +35,7 @@ def convert(
     allowed), and when the disk is full.
     """
     if task not in PREPARERS:
-        raise UserError(f"There is nothing to convert for {task!r}: datasets is one of {', '.join(PREPARERS)}.")
+        raise UserError(f"There is nothing to convert for {task!r}: take one of {', '.join(PREPARERS)}.")
     if not raw_root or not Path(raw_root).is_dir():
         raise UserError(f"raw_root={raw_root!r} is not a folder: give the one with {task}'s raw files, see DATA.md.")
     if min_answer_count < 1 or rest_val_images < 0:

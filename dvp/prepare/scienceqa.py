@@ -90,7 +90,9 @@ def _problem(raw: Path, problems: dict[str, Any], pid: str, picture: bool) -> di
     texts |= {name: field(problem, name, str, where) for name in TEXTS if name not in texts}
     image = problem.get("image", "image.png" if picture else None)
     if image is not None and not isinstance(image, str):
-        raise UserError(f"{where} has the image {str(image)[:40]!r}: it must be the name of a file, or null.")
+        raise UserError(
+            f"{where} has the image {str(image)[:40]!r}: it must be the name of a file, or null; mend the file."
+        )
     choices, answer = field(problem, "choices", list, where), field(problem, "answer", int, where)
     if not 2 <= len(choices) <= MOST_CHOICES or not 0 <= answer < len(choices):
         raise UserError(

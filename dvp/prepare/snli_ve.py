@@ -64,7 +64,9 @@ def _read(path: Path, file: BinaryIO) -> dict[int, _Image]:
                 continue
             _, image_id, _, hypothesis, _, label = _columns(path, number, line)
             if label not in LABELS:
-                raise UserError(f"{path} line {number}: the label {label[:40]!r} is none of {', '.join(LABELS)}.")
+                raise UserError(
+                    f"{path} line {number}: the label {label[:40]!r} is none of {', '.join(LABELS)}; download it again."
+                )
             image = images.setdefault(_number(image_id, f"{path} line {number}"), _Image(offset - len(line), number))
             image.hypotheses.append(hypothesis)
             image.labels.append(label)
@@ -106,6 +108,6 @@ def _columns(path: Path, number: int, line: bytes) -> list[str]:
     if len(columns) != len(COLUMNS):
         raise UserError(
             f"{path} line {number} has {len(columns)} columns, not {len(COLUMNS)} ({', '.join(COLUMNS)}): "
-            "it is truncated or not OFA's TSV."
+            "it is truncated or not OFA's TSV, download it again."
         )
     return columns

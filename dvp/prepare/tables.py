@@ -60,7 +60,9 @@ class Tables:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"data_root={str(self.root)!r} cannot be made: {error.strerror}.") from error
+            raise UserError(
+                f"data_root={str(self.root)!r} cannot be made ({error.strerror}): choose another."
+            ) from error
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -72,7 +74,7 @@ class Tables:
             self._temporary(name).unlink(missing_ok=True)
         if isinstance(error, OSError):
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            cause = "the disk is full, free some space" if full else error
+            cause = "the disk is full, free some space" if full else f"{error}; mend that and convert again"
             raise UserError(f"Converting into {self.root} stopped and left nothing behind: {cause}.") from error
 
     def write(self, name: str, schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> None:

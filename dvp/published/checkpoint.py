@@ -93,7 +93,9 @@ def read_lightning(path: str) -> PublishedCheckpoint:
     content = _mapping(archive.content)
     state = archive.tensors(content.get("state_dict"))
     if state is None:
-        raise UserError(f"{path} is no checkpoint of the published code: it has no state_dict of tensors.")
+        raise UserError(
+            f"{path} is no checkpoint of the published code, it has no state_dict of tensors: give another."
+        )
     epoch, step = (value if type(value) is int else None for value in map(content.get, ("epoch", "global_step")))
     return PublishedCheckpoint(str(path), state, _mapping(content.get("hyper_parameters")), epoch, step)
 

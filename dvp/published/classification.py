@@ -103,7 +103,10 @@ def translate(state: Mapping[str, Tensor], model: DVP, task: str) -> tuple[dict[
                 ignored[key] = "second names of shared tensors"
     if faults:
         listed = "; ".join(sorted(faults)[:8])
-        raise UserError(f"The published checkpoint does not fit this model: {listed} ({len(faults)} in all).")
+        raise UserError(
+            f"The published checkpoint does not fit this model: {listed} ({len(faults)} in all). Give the settings and "
+            "the language model that it was trained with."
+        )
     return weights, ignored
 
 
@@ -120,11 +123,17 @@ def load_published(path: str, module: DVPModule) -> dict[str, str]:
     preferences = state.pop("layer_alphas", None)
     if (preferences is None) != (module.bandit is None):
         there, here = ("an adaption", "a search") if preferences is None else ("a search", "an adaption")
-        raise UserError(f"The published checkpoint {path} comes from {there} (layer_alphas), but this run is {here}.")
+        raise UserError(
+            f"The published checkpoint {path} comes from {there} (layer_alphas), but this run is {here}: "
+            f"set search_stage={preferences is not None}."
+        )
     if module.bandit and module.bandit.name != "published":
         raise UserError(f"{path} holds a search by the published rule: go on with it by kab=published.")
     if module.bandit and preferences.shape != module.bandit.preferences.shape:
-        raise UserError(f"{path} has layer_alphas for {len(preferences)} layers, not {module.model.num_layers}.")
+        raise UserError(
+            f"{path} has layer_alphas for {len(preferences)} layers, not {module.model.num_layers}: give the language "
+            "model that it searched."
+        )
     weights, ignored = translate(state, module.model, module.task_name)
     if module.bandit:
         module.bandit.preferences = preferences.float().clone()

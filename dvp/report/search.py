@@ -21,18 +21,19 @@ svg .title { font-size: 14px; font-weight: 600 } .grid { stroke: #eee } .mark { 
 """
 
 
-def write_search_page(path: Path, search: dict[str, Any]) -> None:
-    """Write the page of a search, given as what search.json holds."""
-    write_whole(path, lambda place: place.write_text(search_page(search), encoding="utf-8"))
+def write_search_page(path: Path, search: dict[str, Any], trained: list[list[str]] | None = None) -> None:
+    """Write the page of a search, given as what search.json holds, and of what was trained from it, as rows."""
+    write_whole(path, lambda place: place.write_text(search_page(search, trained), encoding="utf-8"))
 
 
-def search_page(search: dict[str, Any]) -> str:
+def search_page(search: dict[str, Any], trained: list[list[str]] | None = None) -> str:
     """The page of a search as HTML, charts inline."""
     name = escape(str(search["config"].get("exp_name", "")))
     body = [f"<h1>Search of K: {name}</h1>", f'<p class="verdict">{escape(search["verdict"])}</p>', _facts(search)]
+    body += ["<h2>Trained from its weights</h2>", table(trained)] if trained else []
     body += [_arms(search)] + [chart.svg() for chart in charts(search)]
     settings = {key: search["config"][key] for key in SETTINGS if key in search["config"]}
-    body += ["<h2>Settings</h2>", _table([[key, str(value)] for key, value in settings.items()])]
+    body += ["<h2>Settings</h2>", table([[key, str(value)] for key, value in settings.items()])]
     head = f'<meta charset="utf-8"><title>Search of K: {name}</title><style>{STYLE}</style>'
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(body)}</body></html>\n'
 
@@ -65,7 +66,7 @@ def _arms(search: dict[str, Any]) -> str:
     for arm, (mean, value, count) in enumerate(zip(search["mean_scores"], column, search["counts"], strict=True)):
         numbers = ["" if number is None else f"{number:.2f}" for number in (mean, value)]
         rows.append([str(arm), *numbers, str(count), _standing(search, arm)])
-    return _table(rows, headed=True)
+    return table(rows, headed=True)
 
 
 def _standing(search: dict[str, Any], arm: int) -> str:
@@ -76,7 +77,8 @@ def _standing(search: dict[str, Any], arm: int) -> str:
     return ""
 
 
-def _table(rows: list[list[str]], headed: bool = False) -> str:
+def table(rows: list[list[str]], headed: bool = False) -> str:
+    """The rows as an HTML table, the first its head if `headed`."""
     lines = []
     for number, row in enumerate(rows):
         tag = "th" if headed and number == 0 else "td"

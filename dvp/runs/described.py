@@ -1,6 +1,5 @@
 """What of a run's settings changes the function that its checkpoints hold, and what a checkpoint settles for a run."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,6 +7,7 @@ from torch import nn
 
 from dvp.checkpoints import read_description
 from dvp.errors import UserError
+from dvp.files import is_published
 from dvp.runs.devices import precision_of
 
 SETTINGS = ("num_heads", "image_size", "turn_pictures", "max_text_len", "quantize")
@@ -47,7 +47,7 @@ def _auto_dtype(config: dict[str, Any]) -> str:
 def _dtype_beside(config: dict[str, Any]) -> str | None:
     """The type that the checkpoint to load was trained beside: another precision must not mean another base."""
     path = config["resume_from"] or config["load_path"]
-    if not path or Path(path).is_file() or not config["use_adapter"]:  # a file: of the published code
+    if not path or is_published(path) or not config["use_adapter"]:
         return None
     description = read_description(path)
     if "backbone_dtype" in description:

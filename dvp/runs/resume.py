@@ -27,7 +27,7 @@ def check_resume(config: dict[str, Any]) -> None:
     path = config["resume_from"]
     then, progress = read_description(path).get("config") or {}, read_progress(path)
     _refuse(path, _changed(SAME, then, config), "it must stay what it is")
-    if not progress["epoch_ended"]:
+    if progress["within"]:
         changed = _changed(SAME_WITHIN_AN_EPOCH, then, config)
         _refuse(path, changed, "this checkpoint lies within an epoch, whose rows it must go on with")
     if taken := _changed(TAKEN, then, config):
@@ -75,8 +75,11 @@ class GoingOn(pl.Callback):
             for optimizer in trainer.optimizers
         ]
         self.rates = [list(schedule.scheduler.base_lrs) for schedule in trainer.lr_scheduler_configs]
+        # Where max_steps is set, Lightning ends an epoch a second time that had ended in the checkpoint.
+        self.max_steps, trainer.fit_loop.epoch_loop.max_steps = trainer.max_steps, -1
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.fit_loop.epoch_loop.max_steps = self.max_steps
         for optimizer, own in zip(trainer.optimizers, self.groups, strict=True):
             for group, settings in zip(optimizer.param_groups, own, strict=True):
                 group.update(settings)

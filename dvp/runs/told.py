@@ -26,8 +26,8 @@ def settings_told(path: str, on_gpu: bool) -> dict[str, Any]:
     told = {key: then[key] for key in (*AGREED, *TAKEN) if key in then}
     told |= {key: description[key] for key in AGREED if key in description}
     told["datasets"], told["language_model"] = [description["task"]], description["language_model"].upper()
-    if told.get("insert_layer") is None:  # a search's: it has one compressor for each
-        told.pop("insert_layer", None)
+    if told.get("insert_layer") is None:  # a search's, which may also be tested at the one that it found
+        told["insert_layer"] = "auto"
     if description.get("blind"):
         told["image_tokens"] = "zero"
     if told.get("precision") == 16 and not on_gpu:
@@ -37,7 +37,10 @@ def settings_told(path: str, on_gpu: bool) -> dict[str, Any]:
 
 def refuse_other_settings(path: str, told: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     """Raise UserError with the settings of a checked config that differ from what its checkpoint told."""
-    there = {key: told[key] for key in AGREED if key in told} | {"datasets": told["datasets"][0]}
+    there = {key: told[key] for key in AGREED if told.get(key) != "auto" and key in told}
+    there["datasets"] = told["datasets"][0]
+    if there.get("search_stage"):  # it has a compressor for each layer, so that one of them can be tested alone
+        del there["search_stage"]
     differing = [key for key, value in there.items() if config[key] not in (value, "auto")]
     if differing:
         listed = "; ".join(f"{key} is {there[key]} there and {config[key]} here" for key in differing)

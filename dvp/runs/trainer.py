@@ -9,12 +9,13 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
-import clip
 from dvp.checkpoints import TrainedOnly, read_progress
 from dvp.data.image_tokens import ImageTokens
+from dvp.kinds import KINDS
 from dvp.runs.devices import precision_of, strategy_of
 from dvp.runs.folder import is_first_process, newest_checkpoint, requeued_folder, run_folder
 from dvp.runs.resume import GoingOn, check_resume
+from dvp.tasks import TASKS
 
 # What Lightning warns of is meant (two loggers share the run's folder, CLIP is frozen in eval mode) or its own affair.
 warnings.filterwarnings("ignore", "Experiment logs directory .* exists and is not empty")
@@ -85,5 +86,6 @@ def _table(place: dict[str, Any], folder: Path) -> CSVLogger:
 def cached_tokens(config: dict[str, Any]) -> ImageTokens:
     """The callback that lets a run read its image tokens from a cache."""
     folder = Path(config["data_root"]) / "image_tokens"
-    transform = clip.describe_preprocess(config["image_size"], config["turn_pictures"])
+    kind = KINDS[TASKS[config["datasets"]].kind]
+    transform = kind.describe_transform(config["image_size"], config["turn_pictures"])
     return ImageTokens(config["image_tokens"], folder, transform, config["image_tokens_on"] == "device")

@@ -4,7 +4,6 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from dvp.backbones.tokenizer import Tokenizer
@@ -15,14 +14,12 @@ from dvp.model import DVP
 from dvp.scienceqa.data import problems_by_id
 from dvp.scienceqa.generate import generate
 from dvp.scienceqa.text import ANSWER_STEM, LETTERS, read_answer
-from dvp.tasks import Answers
+from dvp.tasks import Answers, likeliest_choice
 
 
 def by_likelihood(model: DVP, batch: dict[str, Any], layer: int) -> Answers:
     """The choices whose letters are likeliest to come next."""
-    logits = model(batch, layer)[:, batch["letters"]]  # (B, letters)
-    beyond = torch.arange(len(LETTERS), device=logits.device) >= batch["num_choices"][:, None]
-    chosen = logits.masked_fill(beyond, -torch.inf).argmax(1)
+    chosen = likeliest_choice(model(batch, layer), batch)
     return Answers(_right(chosen, batch), [f"{ANSWER_STEM} {LETTERS[choice]}." for choice in chosen.tolist()])
 
 

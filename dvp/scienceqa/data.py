@@ -9,9 +9,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
+from torchvision.transforms import functional as F
 
 from dvp.backbones.tokenizer import Tokenizer
 from dvp.data.arrow import Table, read_picture
+from dvp.images import rgb, upright
 from dvp.scienceqa.text import ANSWER_STEM, LETTERS, answers_first, write_example
 from dvp.scienceqa.tokens import Layout, Row, encode_row
 
@@ -19,15 +21,35 @@ COLUMNS = (
     "question_id", "image", "question", "choices", "answer", "hint", "caption", "lecture", "solution", "subject",
     "grade",
 )  # fmt: skip
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as published, though CLIP was trained on others
+
+
+def squeeze(image: Image.Image, size: int, turn: bool = False) -> Tensor:
+    """The picture as a tensor (3, size, size): squeezed to a square (bicubic), ImageNet's mean and std.
+
+    turn: as its EXIF says that it is to be seen. Raises UserError for values of no known range.
+    """
+    image = rgb(upright(image) if turn else image).resize((size, size), Image.Resampling.BICUBIC)
+    return F.normalize(F.to_tensor(image), MEAN, STD)
+
+
+def all_of_it(width: int, height: int, size: int) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of the part that `squeeze` leaves of a picture: the whole."""
+    return 0.0, 0.0, float(width), float(height)
+
+
+def describe_squeeze(size: int, turn: bool = False) -> str:
+    """What decides the numbers that `squeeze` makes of a picture: part of the name of a cache of tokens."""
+    return f"scienceqa.squeeze 1, {size}" + (", turned" if turn else "")
 
 
 class Problems(Dataset):
     """The problems of a table as rows of tokens, with their pictures."""
 
     def __init__(self, table: Table, rows: list[Row], reader: "ProblemReader"):
-        self.table, self.rows, self.transform = table, rows, reader.transform
+        self.table, self.rows, self.transform, self.layout = table, rows, reader.transform, reader.layout
         self.kind = "examples" if rows and rows[0].ended else "prompts"
-        self.lengths = np.minimum([reader.layout.length(row) for row in rows], reader.layout.max_length)
+        self.lengths = np.minimum([self.layout.length(row) for row in rows], self.layout.max_length)
         self.choices = list(zip(table["answer"].to_pylist(), map(len, table["choices"]), strict=True))
         self.ids = table["question_id"].to_pylist()
 
@@ -40,6 +62,11 @@ class Problems(Dataset):
         if self.rows[item].has_image:
             problem["pixel_values"] = read_picture(self.table, item, self.transform)
         return problem
+
+    @property
+    def counted(self) -> np.ndarray:
+        """Over how much the loss of every problem is averaged: its labelled tokens that are not cut."""
+        return np.array([self.layout.labelled(row) for row in self.rows])
 
     def question_ids(self) -> list[str]:
         """The ids of all problems, in order."""

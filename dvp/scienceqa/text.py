@@ -75,7 +75,7 @@ def read_answer(text: str, num_choices: int, as_published: bool = False) -> int 
 
 def _templates(prompt_format: str) -> tuple[str, str]:
     if prompt_format not in FORMATS:
-        raise UserError(f"prompt_format={prompt_format} is unknown: it is one of {', '.join(FORMATS)}.")
+        raise UserError(f"prompt_format={prompt_format} is unknown: take one of {', '.join(FORMATS)}.")
     source, _, target = prompt_format.partition("-")
     return INPUTS[source], TARGETS[target]
 

@@ -70,6 +70,11 @@ class Layout:
         """Positions that the row takes if it is not cut."""
         return self.text_start(row.has_image) + len(row.ids) - 1
 
+    def labelled(self, row: Row) -> int:
+        """How many of the row's labelled tokens are not cut."""
+        prompt_ends = self.text_start(row.has_image) + row.prompt_length
+        return max(0, min(self.length(row), self.max_length) - prompt_ends)
+
     def place(self, values: Sequence[int], has_image: bool, prefix: bool) -> Tensor:
         """One value per position, int64: ids with those of the prefix put in, or labels, with IGNORED in its place."""
         front = self.image_prefix if has_image else self.text_prefix

@@ -2,7 +2,15 @@
 
 from dvp.search.bandit import KArmedBandit
 from dvp.search.mean import MeanScores
-from dvp.search.record import latest_search, result_lines, tables_of, write_search
+from dvp.search.record import (
+    Found,
+    agreeing_search,
+    latest_search,
+    result_lines,
+    search_beside,
+    tables_of,
+    write_search,
+)
 from dvp.search.rule import Rule, Verdict
 
 RULES: dict[str, type[Rule]] = {  # kab= -> the rule
@@ -12,12 +20,15 @@ RULES: dict[str, type[Rule]] = {  # kab= -> the rule
 
 __all__ = [
     "RULES",
+    "Found",
     "KArmedBandit",
     "MeanScores",
     "Rule",
     "Verdict",
+    "agreeing_search",
     "latest_search",
     "result_lines",
+    "search_beside",
     "tables_of",
     "write_search",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dvp.search.rule import STEP_SIZE, Rule, Verdict
+from dvp.search.rule import Rule, Verdict
 
 SURE = 0.6  # a best arm of less probability was, in trials, too often not the best
 
@@ -20,7 +20,7 @@ class KArmedBandit(Rule):
     name = "published"
     remembered = ("preferences", "counts", "totals", "trace")
 
-    def __init__(self, num_arms: int, seed: int = 0, step_size: float = STEP_SIZE):
+    def __init__(self, num_arms: int, seed: int = 0, step_size: float | None = None):
         super().__init__(num_arms, seed, step_size)
         self.preferences = torch.zeros(num_arms)
         self.counts = torch.zeros(num_arms, dtype=torch.long)  # how often each arm was scored

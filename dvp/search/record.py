@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dvp.errors import UserError
 from dvp.files import write_json
@@ -15,6 +15,26 @@ VERSION = 1
 SAME = ("datasets", "language_model", "tokenizer", "clip_model")
 PATHS = ("tokenizer", "clip_model", "data_root")
 ADAPTERS = {True: "with adapters", False: "with the whole language model"}
+
+
+class Found(NamedTuple):
+    """A search on disk: where its record lies, and what it says."""
+
+    path: Path
+    record: dict[str, Any]
+
+    @property
+    def insert_layer(self) -> int:
+        """K."""
+        return self.record["insert_layer"]
+
+    @property
+    def checkpoint(self) -> Path:
+        """Its last checkpoint; raises UserError where it has none."""
+        path = self.path.parent / "checkpoints" / "last.ckpt"
+        if not path.exists():
+            raise UserError(f"The search {self.path} has no {path} to start from: search again, or start without it.")
+        return path
 
 
 def tables_of(data_root: str | Path, files: str) -> dict[str, int]:
@@ -57,31 +77,53 @@ def result_lines(search: dict[str, Any], place: Path) -> str:
     return f"{words}\n{cost}{use}; details in {place}"
 
 
-def latest_search(log_dir: Path, config: dict[str, Any], tables: dict[str, int]) -> int:
-    """K of the newest search under `log_dir` whose settings agree and that found something; says which, and how surely.
+def latest_search(
+    log_dir: Path, config: dict[str, Any], tables: dict[str, int], experiment: str, starts: bool = False
+) -> Found:
+    """The newest search under `log_dir` whose settings agree and that found something; says which, and how surely.
 
-    One that trained what this run trains, adapters or all, goes before the others. tables: those of this run's task.
-    Raises UserError with the command to run where there is none.
+    One that trained what this run trains, adapters or all, goes before the others. tables: those of this run's task;
+    experiment: what would search; starts: its weights are asked for, too. Raises UserError with the command to run where there is none.
     """
-    passed_over = []
-    for path, search in _newest_first(log_dir, config["use_adapter"]):
-        layer, place = search["insert_layer"], f"{path}: {search['verdict']}"
-        reason = _other(search, config, tables) or _useless(search)
-        if not reason:
-            trained = search["config"].get("use_adapter", config["use_adapter"])
-            searched = "" if trained == config["use_adapter"] else f" (searched {ADAPTERS[trained]})"
-            for line in passed_over:
-                print(f"insert_layer=auto passes over {line}")
-            print(f"insert_layer=auto: K = {layer}, from {place}{searched}")
-            return layer
-        passed_over.append(f"{path}: it {reason}")
-    task = {"scienceqa": "sqa"}.get(config["datasets"], config["datasets"])
-    experiment = f"dvp_search_{config['language_model'].lower()}_{task}"
+    asked = "start_from=search" if starts else "insert_layer=auto"
+    found, passed_over = agreeing_search(log_dir, config, tables, starts)
+    if found:
+        for line in passed_over:
+            print(f"{asked} passes over {line}")
+        trained = found.record["config"].get("use_adapter", config["use_adapter"])
+        searched = "" if trained == config["use_adapter"] else f" (searched {ADAPTERS[trained]})"
+        print(f"{asked}: K = {found.insert_layer}, from {found.path}: {found.record['verdict']}{searched}")
+        return found
     there = f" ({'; '.join(passed_over[:3])})" if passed_over else ""
     raise UserError(
-        f"insert_layer=auto found no finished search that tells K of {config['tokenizer']} on {config['datasets']} in "
+        f"{asked} found no finished search that tells K of {config['tokenizer']} on {config['datasets']} in "
         f"{log_dir}{there}: run `python run.py with {experiment} ...` first, longer than one that was undecided, "
         "or give a layer."
+    )
+
+
+def agreeing_search(
+    log_dir: Path, config: dict[str, Any], tables: dict[str, int], starts: bool = False
+) -> tuple[Found | None, list[str]]:
+    """The search that `latest_search` takes, None where there is none, and which others were passed over, and why."""
+    passed_over = []
+    for path, search in _newest_first(log_dir, config["use_adapter"]):
+        reason = _other(search, config, tables) or _useless(search)
+        if starts and config["use_adapter"] and not search["config"].get("use_adapter", True):
+            reason = reason or "trained the whole language model, which stays frozen here: search with use_adapter=True"
+        if not reason:
+            return Found(path, search), passed_over
+        passed_over.append(f"{path}: it {reason}")
+    return None, passed_over
+
+
+def search_beside(checkpoint: Path) -> Found:
+    """The search that a checkpoint in its run's folder is of; raises UserError where that has no record of K."""
+    path = checkpoint.absolute().parents[1] / "search.json"
+    if path.is_file():
+        return Found(path, read_search(path))
+    raise UserError(
+        f"{checkpoint} is of a search that has not ended, or was moved: {path} is not there to tell K; give it."
     )
 
 

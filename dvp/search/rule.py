@@ -40,9 +40,9 @@ class Rule:
     score = "published"
     remembered: tuple[str, ...] = ("trace",)  # what a resumed search needs beside the generator
 
-    def __init__(self, num_arms: int, seed: int = 0, step_size: float = STEP_SIZE):
+    def __init__(self, num_arms: int, seed: int = 0, step_size: float | None = None):
         self.num_arms = num_arms
-        self.step_size = step_size  # of a rule that moves by steps
+        self.step_size = STEP_SIZE if step_size is None else step_size  # of a rule that moves by steps
         self.generator = torch.Generator().manual_seed(seed)
         self.trace: list[dict[str, Any]] = []  # one entry per scoring
 

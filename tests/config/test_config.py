@@ -11,10 +11,17 @@ import pytest
 from dvp import search
 from dvp.adapters import ADAPTERS
 from dvp.backbones import BACKBONES
-from dvp.config import EXPERIMENTS, LANGUAGE_MODELS, RULES, SHAPES, SHAPES_MODELS, TASK_NAMES, check, ex
-from dvp.config.experiments import SHAPES_ADAPTERS, SHAPES_SCIENCE_QA, SHAPES_SCIENCE_QA_SEARCH, SHAPES_SEARCH
+from dvp.config import EXPERIMENTS, LANGUAGE_MODELS, NAMED, RULES, SHAPES, SHAPES_MODELS, TASK_NAMES, check, ex
+from dvp.config.experiments import (
+    SHAPES_ADAPTERS,
+    SHAPES_SCIENCE_QA,
+    SHAPES_SCIENCE_QA_SEARCH,
+    SHAPES_SEARCH,
+    search_of,
+)
 from dvp.config.rules import SEARCH_RULES, STRATEGIES, TEXTS, check_value, check_values
 from dvp.errors import UserError
+from dvp.evaluation import SCORERS
 from dvp.tasks import TASKS
 
 PUBLISHED = json.loads((Path(__file__).parents[1] / "published_configs.json").read_text(encoding="utf-8"))
@@ -45,9 +52,19 @@ def test_all_published_configs_are_there() -> None:
     assert set(NAMES) <= set(EXPERIMENTS)
 
 
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("model", LANGUAGE_MODELS)
+def test_a_search_is_named_for_every_task(task: str, model: str) -> None:
+    settings = NAMED[search_of({"datasets": task, "language_model": model})]
+    assert settings["search_stage"] and settings["datasets"] == [task]
+    offered = {one["language_model"] for one in NAMED.values() if one["datasets"] == [task]}
+    assert settings["language_model"] == model or model not in offered
+
+
 def test_names_are_those_of_the_tables() -> None:
     assert all(RULES["use_adapter"][0](kind) for kind in ADAPTERS)
     assert set(SEARCH_RULES) == set(search.RULES)
+    assert RULES["task"].what == f"one of {', '.join(SCORERS)}"
     assert set(TASK_NAMES) == set(TASKS)
     assert {name.lower() for name in LANGUAGE_MODELS} == set(BACKBONES)
 
@@ -148,6 +165,11 @@ TAKEN: dict[str, list[Any]] = {
         ("language_model", "test_split", "image_tokens_on", "prompt_format", "answer_by", "optim_type", "kab"), []
     ),
     "quantize": [None],
+    "start_from": [None],
+    "layers": [*WHOLE, "all"],
+    "seeds": WHOLE,
+    "metric": [],
+    "level": [None, *(number for number in NUMBERS if number <= 100)],
     "max_text_len": [3, 1000],
     "insert_layer": [*WHOLE, "auto"],
     "search_sample": [1, 2, 3, 1000, "all"],
@@ -256,6 +278,10 @@ def test_accumulation_makes_up_the_batch_or_is_refused(settings: dict, passes: i
     [
         ({"test_only": True}, "load_path"),
         ({"load_path": "a", "resume_from": "b"}, "load_path"),
+        ({"load_path": "a", "start_from": "search"}, "start_from=search and a checkpoint"),
+        ({"resume_from": "a", "start_from": "search"}, "start_from=search and a checkpoint"),
+        ({"search_stage": True, "start_from": "search"}, "this is a search"),
+        ({"metric": "speed"}, "level=<percent>"),
         ({"learning_rate": 0}, "decay_power=constant"),
         ({"strategy": "fsdp", "num_gpus": 0}, "needs a GPU"),
         ({"per_gpu_batchsize": 0}, "how many rows fit"),

@@ -102,7 +102,7 @@ def test_a_file_of_the_wrong_form_is_refused(task, setting, content, message, tm
 @pytest.mark.parametrize("setting", ["predictions", "annotations", "questions"])
 def test_a_file_that_is_missing_or_not_named_is_refused(setting, tmp_path):
     paths = write(tmp_path, **VQA)
-    with pytest.raises(UserError, match=f"{setting}=.*cannot be read: No such file"):
+    with pytest.raises(UserError, match=f"{setting}=.*cannot be read .No such file"):
         score_files("vqa", **paths | {setting: str(tmp_path / "nowhere.json")})
     with pytest.raises(UserError, match=f"{setting}= is empty"):
         score_files("vqa", **paths | {setting: ""})

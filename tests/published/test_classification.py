@@ -123,7 +123,7 @@ def test_only_the_published_rule_goes_on_from_it(tmp_path: Path) -> None:
     module = fresh(case)
     module.bandit = MeanScores(module.model.num_layers)
     with pytest.raises(UserError, match="kab=published"):
-        load_published(save(tmp_path, case.state()), module)
+        load_published(save(tmp_path, case), module)
 
 
 def drop(key: str) -> Callable[[dict[str, Tensor]], object]:

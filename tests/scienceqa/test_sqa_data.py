@@ -8,12 +8,11 @@ import pytest
 import sqa_worlds as worlds
 import torch
 
-import clip
 from dvp.backbones.llama import Llama
 from dvp.data import QuestionData
 from dvp.errors import UserError
 from dvp.prepare import convert
-from dvp.scienceqa.data import ProblemReader, problems_by_id
+from dvp.scienceqa.data import ProblemReader, problems_by_id, squeeze
 from dvp.tasks import TASKS
 
 COUNTS = {"train": 10, "val": 4, "test": 5}
@@ -28,7 +27,7 @@ def folder(tmp_path_factory):
 
 
 def make(folder, **options):
-    transform = None if options.pop("blind", False) else partial(clip.TRANSFORMS["squeeze"], size=32)
+    transform = None if options.pop("blind", False) else partial(squeeze, size=32)
     settings = {"prompt_format": "QCM-ALE", "use_caption": False} | options
     reader = ProblemReader(Llama.tokenizer(str(folder / "llama")), worlds.LAYOUT, transform, **settings)
     sizes = {"batch_size": 4, "search_batch_size": 2, "by_length": True, "num_workers": 0}

@@ -1,9 +1,6 @@
 """Search, train, resume and answer by the command line, on invented problems and tiny random models."""
 
 import json
-import multiprocessing
-import os
-import socket
 from argparse import Namespace
 from pathlib import Path
 
@@ -12,6 +9,7 @@ import pytorch_lightning as pl
 import sqa_worlds as worlds
 import torch
 from safetensors.torch import load_file
+from two_processes import in_two_processes
 
 from dvp.backbones import BACKBONES
 from dvp.data.arrow import open_table
@@ -188,34 +186,14 @@ def test_a_resumed_run_ends_as_one_that_never_stopped(run, stage, tmp_path):
         assert [step["arms"] for step in traces[0]] == [step["arms"] for step in traces[1]]
 
 
-def in_two_processes(call, *args, **settings):
-    """Runs a command in two processes, as torchrun would start them, but forked: no start of Python to pay for."""
-    with socket.socket() as place:
-        place.bind(("127.0.0.1", 0))
-        port = place.getsockname()[1]
-
-    def one(rank):
-        ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "GROUP_RANK": 0}
-        os.environ.update({name: str(value) for name, value in ranks.items()})
-        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test"}
-        call(*args, **settings, cpu_processes=2)
-
-    processes = [multiprocessing.get_context("fork").Process(target=one, args=(rank,)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-        assert process.exitcode == 0
-
-
 def test_two_processes_search_alike_and_answer_every_problem_once(run, tmp_path):
-    in_two_processes(run, "search", max_epoch=1)
+    in_two_processes(run, "search", max_epoch=1, cpu_processes=2)
     search = json.loads(next(tmp_path.rglob("search.json")).read_text())
     assert search["world_size"] == 2 and len(search["trace"]) == 2
-    in_two_processes(run, "adaption", max_epoch=1)
+    in_two_processes(run, "adaption", max_epoch=1, cpu_processes=2)
     options = {"test_only": True, "load_path": last(tmp_path), "answer_by": "likelihood"}
     run("adaption", **options, log_dir=tmp_path / "alone")
-    in_two_processes(run, "adaption", **options, log_dir=tmp_path / "both")
+    in_two_processes(run, "adaption", **options, log_dir=tmp_path / "both", cpu_processes=2)
     results = [json.loads((tmp_path / name / "sqa_last.json").read_text())["results"] for name in ("alone", "both")]
     assert results[0] == results[1] and len(results[0]) == COUNTS["test"]
 

@@ -15,6 +15,7 @@ CONFIG = {
     "clip_model": "ViT-B/16", "use_adapter": False, "data_root": "data", "image_tokens": "auto",
 }  # fmt: skip
 TABLES = {"vqav2_train.arrow": 700}
+SEARCH = "dvp_search_bert_vqa"
 
 
 def note_search(folder: Path, insert_layer: int, age: int, search: dict[str, Any] | None = None, **config: Any) -> Path:
@@ -37,7 +38,7 @@ def note_search(folder: Path, insert_layer: int, age: int, search: dict[str, Any
 def test_the_newest_search_that_agrees_is_taken_and_named_with_what_it_knows(tmp_path: Path, capsys) -> None:
     note_search(tmp_path / "old" / "version_0", 1, age=9)
     note_search(tmp_path / "new" / "version_0", 2, age=5)
-    assert latest_search(tmp_path, CONFIG, TABLES | {"vqav2_test.arrow": 9}) == 2
+    assert latest_search(tmp_path, CONFIG, TABLES | {"vqav2_test.arrow": 9}, SEARCH).insert_layer == 2
     out = capsys.readouterr().out
     assert out == f"insert_layer=auto: K = 2, from {tmp_path / 'new/version_0/search.json'}: K = 2; 0 is worse\n"
 
@@ -59,26 +60,37 @@ def test_a_search_of_something_else_or_of_no_use_is_passed_over_or_refused(case:
     search, config, reason = OTHER[case]
     path = note_search(tmp_path / "other", 3, age=1, search=search, **config)
     with pytest.raises(UserError) as error:
-        latest_search(tmp_path, CONFIG, TABLES)
+        latest_search(tmp_path, CONFIG, TABLES, SEARCH)
     assert reason in str(error.value) and str(path) in str(error.value)
-    assert "run `python run.py with dvp_search_bert_vqa" in str(error.value)
+    assert f"run `python run.py with {SEARCH}" in str(error.value)
     note_search(tmp_path / "right", 2, age=5)
-    assert latest_search(tmp_path, CONFIG, TABLES) == 2
+    assert latest_search(tmp_path, CONFIG, TABLES, SEARCH).insert_layer == 2
     assert f"passes over {path}: it" in capsys.readouterr().out
 
 
 def test_a_search_that_trained_the_same_parts_goes_first(tmp_path: Path, capsys) -> None:
     note_search(tmp_path / "adapters", 3, age=1, use_adapter=True)
-    assert latest_search(tmp_path, CONFIG, TABLES) == 3  # the only one
+    assert latest_search(tmp_path, CONFIG, TABLES, SEARCH).insert_layer == 3  # the only one
     assert "searched with adapters" in capsys.readouterr().out
     note_search(tmp_path / "whole", 2, age=5)
-    assert latest_search(tmp_path, CONFIG, TABLES) == 2
+    assert latest_search(tmp_path, CONFIG, TABLES, SEARCH).insert_layer == 2
     assert "searched" not in capsys.readouterr().out
+
+
+def test_weights_for_adapters_come_from_a_search_with_adapters(tmp_path: Path, capsys) -> None:
+    adapters, whole = CONFIG | {"use_adapter": True}, note_search(tmp_path / "whole", 2, age=1)
+    assert latest_search(tmp_path, adapters, TABLES, SEARCH).insert_layer == 2  # K alone
+    with pytest.raises(UserError, match="start_from=search found no finished search.*search with use_adapter=True"):
+        latest_search(tmp_path, adapters, TABLES, SEARCH, starts=True)
+    assert latest_search(tmp_path, CONFIG, TABLES, SEARCH, starts=True).path == whole
+    note_search(tmp_path / "adapters", 3, age=5, use_adapter=True)
+    assert latest_search(tmp_path, adapters, TABLES, SEARCH, starts=True).insert_layer == 3
+    assert "start_from=search: K = 3, from" in capsys.readouterr().out
 
 
 def test_the_same_folder_by_another_path_agrees(tmp_path: Path) -> None:
     note_search(tmp_path / "one", 1, age=1, tokenizer=str(Path("bert").resolve()))
-    assert latest_search(tmp_path, CONFIG, TABLES) == 1
+    assert latest_search(tmp_path, CONFIG, TABLES, SEARCH).insert_layer == 1
 
 
 @pytest.mark.parametrize("best, layer", [(0.97, 1), (0.26, None)])
@@ -87,17 +99,17 @@ def test_a_search_of_before_there_were_versions_is_read(best: float, layer: int 
     old = {"finished": True, "insert_layer": 1, "probabilities": [rest, best, rest, rest], "config": CONFIG}
     (tmp_path / "search.json").write_text(json.dumps(old), encoding="utf-8")
     if layer is not None:
-        assert latest_search(tmp_path, CONFIG, TABLES) == layer
+        assert latest_search(tmp_path, CONFIG, TABLES, SEARCH).insert_layer == layer
         return
     with pytest.raises(UserError, match=r"is undecided: the best arm's probability is 0\.26"):
-        latest_search(tmp_path, CONFIG, TABLES)
+        latest_search(tmp_path, CONFIG, TABLES, SEARCH)
 
 
 @pytest.mark.parametrize("text, message", [('{"version": 99}', "format 99"), ('{"vers', "damaged")])
 def test_a_newer_or_damaged_record_is_refused(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "search.json").write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=message):
-        latest_search(tmp_path, CONFIG, TABLES)
+        latest_search(tmp_path, CONFIG, TABLES, SEARCH)
 
 
 def test_tables_are_those_of_the_task(tmp_path: Path) -> None:

@@ -1,0 +1,61 @@
+"""The checkpoint of a search as one that a run at K starts from: an arm's compressor, and all that the arms share."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from dvp.checkpoints.weights import fingerprint
+
+COMPRESSORS, ADAPTER = "model.compressors.", ".adapter."
+# How the names of what the arms share begin, or what is in them, and what it is called.
+SHARED = ((ADAPTER, "adapters"), ("model.head.", "head"), ("model.prefix.", "prefix"), ("model.backbone.", "norms"))
+
+
+def at_layer(
+    weights: dict[str, Tensor], description: dict[str, Any], layer: int
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The weights and the description of a search's checkpoint as those of a training at `layer`."""
+    own = f"{COMPRESSORS}{layer}."
+    kept = {name.replace(own, f"{COMPRESSORS}0."): one for name, one in weights.items() if _of_layer(name, own)}
+    return kept, description | {"search_stage": False, "insert_layer": layer}
+
+
+def without_adapters(
+    weights: dict[str, Tensor],
+    description: dict[str, Any],
+    own: dict[str, Tensor],
+    here: dict[str, Any],
+    model: nn.Module,
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The same for a run that trains the whole language model: without adapters, the rest of it as it was frozen there.
+
+    own: what the run trains, as it stands; here: what it says of itself. That `model` begins from the weights that were
+    frozen there is still checked, by their names there.
+    """
+    trained = {name.removeprefix("model.") for name in weights}
+    wrapped = {name.partition(ADAPTER)[0] for name in trained if ADAPTER in name}
+
+    def name_there(name: str) -> str:
+        site = next((site for site in wrapped if name.startswith(f"{site}.")), "")
+        return f"{site}.base{name.removeprefix(site)}" if site else name
+
+    same = fingerprint(model, name_there, lambda name: name not in trained) == description["frozen"]
+    kept = {name: one for name, one in weights.items() if ADAPTER not in name}
+    settled = {key: here[key] for key in ("use_adapter", "adapter_width") + (("frozen",) if same else ())}
+    return own | kept, description | settled
+
+
+def taken_parts(weights: dict[str, Tensor], layer: int) -> str:
+    """What a run at `layer` takes of a search's checkpoint with these weights, and what it leaves, in words."""
+    arms = sorted({int(name.split(".")[2]) for name in weights if name.startswith(COMPRESSORS)})
+    shared = [name for name in weights if not name.startswith(COMPRESSORS)]
+    adapted = any(ADAPTER in name for name in shared)
+    words = SHARED if adapted else (*SHARED[:-1], (SHARED[-1][0], "language model"))
+    found = {next(word for part, word in words if part in name) for name in shared}
+    parts = [f"compressor {layer}", *(word for _, word in words if word in found)]
+    left = ", ".join(str(arm) for arm in arms if arm != layer)
+    return f"{', '.join(parts)}; the compressors of {left} are left"
+
+
+def _of_layer(name: str, own: str) -> bool:
+    return name.startswith(own) or not name.startswith(COMPRESSORS)

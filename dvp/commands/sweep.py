@@ -1,0 +1,107 @@
+"""Was K right? Train at every layer with several seeds, and set what comes out beside what the search said."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dvp.commands.idle import SWEEP, idle
+from dvp.commands.main import carry_out
+from dvp.config import check, ex
+from dvp.errors import UserError
+from dvp.runs.folder import is_first_process
+from dvp.tasks import TASKS
+
+# What a sweep sets itself, or cannot do.
+REFUSED = ("insert_layer", "seed", "start_from", "resume_from", "test_only", "fast_dev_run")
+
+
+@ex.command
+def sweep(_config, _run):
+    """Train at every K (layers=, seeds=) for the experiment's budget, and set the newest search beside it.
+
+    Started again it goes on with what is not done. metric=speed level=60 counts the updates until 60 % are passed.
+    """
+    config, typed = check(_config), _run.meta_info.get("config_updates", {})
+    _refuse(config, typed)
+    for key, why in idle((key for key in typed if key not in SWEEP), config) if is_first_process() else ():
+        print(f"{key}={typed[key]} has no effect: {why}.")
+
+    from dvp.search import tables_of
+    from dvp.sweep import read_cells, sweep_folder
+
+    tables = tables_of(config["data_root"], TASKS[config["datasets"]].files)
+    folder = sweep_folder(config, tables)
+    wanted = [(layer, seed) for layer in _layers(config) for seed in _listed(config["seeds"])]
+    done = {(cell["layer"], cell["seed"]) for cell in read_cells(folder)}
+    left = [cell for cell in wanted if cell not in done]
+    if is_first_process():
+        print(f"The sweep in {folder}: {len(wanted)} trainings, {len(wanted) - len(left)} of them done.")
+    for number, (layer, seed) in enumerate(left, 1):
+        if is_first_process():
+            print(f"\n{number} of {len(left)}: K = {layer}, seed {seed}", flush=True)
+        _train(config, layer, seed, folder, _run)
+    if is_first_process():
+        _report(config, tables, folder)
+
+
+def _refuse(config: dict[str, Any], typed: dict[str, Any]) -> None:
+    if config["search_stage"]:
+        raise UserError("A sweep trains at every K, a search is none: give an experiment dvp_adaption_... .")
+    if given := [key for key in REFUSED if key in typed]:
+        raise UserError(f"{given[0]} is not for sweep, which trains anew at layers= with seeds=: leave it out.")
+
+
+def _listed(value: Any) -> list[int]:
+    return list(value) if isinstance(value, Sequence) else [value]
+
+
+def _layers(config: dict[str, Any]) -> list[int]:
+    """The layers to train at; raises UserError for one that the language model does not have."""
+    from dvp.build import build
+
+    there = range(build(config | {"insert_layer": 0})[1].model.num_layers)
+    layers = list(there) if config["layers"] == "all" else _listed(config["layers"])
+    if beyond := [layer for layer in layers if layer not in there]:
+        raise UserError(f"layers={beyond[0]} is outside this model: {config['tokenizer']} has layers 0 to {there[-1]}.")
+    return layers
+
+
+def _train(config: dict[str, Any], layer: int, seed: int, folder: Path, run: Any) -> None:
+    """Train one cell and write it down."""
+    from dvp.sweep import Reached, write_cell
+
+    start = time.perf_counter()
+    own = {"insert_layer": layer, "seed": seed, "exp_name": f"{config['exp_name']}_K{layer}"}
+    level = config["level"] if config["metric"] == "speed" else None
+    trainer = carry_out(config | own, run, lambda monitor: [] if level is None else [Reached(monitor, level)])
+    monitor, seconds = trainer.lightning_module.monitor, time.perf_counter() - start
+    updates, path = trainer.global_step, trainer.log_dir
+    if level is None:  # the score at the end of the budget, which may be within an epoch
+        trainer.validate(trainer.lightning_module, datamodule=trainer.datamodule, verbose=False)
+        value = 100 * float(trainer.callback_metrics[monitor])
+    else:
+        value = next(callback.updates for callback in trainer.callbacks if isinstance(callback, Reached))
+    if trainer.is_global_zero:
+        cell = {"layer": layer, "seed": seed, "value": value, "updates": updates, "seconds": seconds}
+        write_cell(folder, cell | {"monitor": monitor, "run": path})
+
+
+def _report(config: dict[str, Any], tables: dict[str, int], folder: Path) -> None:
+    """Make the table of all cells there are, with the search beside it, and print it."""
+    from dvp.report import write_sweep_page
+    from dvp.search import agreeing_search
+    from dvp.sweep import beside, read_cells, search_flops, sweep_flops, table_lines, table_of, write_sweep
+
+    cells = read_cells(folder)
+    table, (found, _) = table_of(cells), agreeing_search(Path(config["log_dir"]), config, tables)
+    search = None
+    if found:
+        then = check(ex.settings | found.record["config"] | {"data_root": config["data_root"]})
+        costs = {"flops": search_flops(then, found.record), "sweep_flops": sweep_flops(config, cells)}
+        search = {"path": str(found.path)} | beside(table, cells, found.record, config["metric"]) | costs
+    told = {"monitor": cells[0]["monitor"], "metric": config["metric"], "level": config["level"], "tables": tables}
+    result = told | {"table": table, "search": search, "cells": cells, "config": config}
+    write_sweep(folder / "sweep.json", result)
+    write_sweep_page(folder / "sweep.html", result)
+    print(f"\n{table_lines(result)}\nDetails in {folder / 'sweep.html'}")

@@ -1,0 +1,67 @@
+"""sweep.html: what a training at every K came to, with the search beside it, on one page made from its sweep.json."""
+
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from dvp.files import write_whole
+from dvp.report.chart import Chart, Line
+from dvp.report.search import STYLE, table
+
+
+def write_sweep_page(path: Path, sweep: dict[str, Any]) -> None:
+    """Write the page of a sweep, given as what sweep.json holds."""
+    write_whole(path, lambda place: place.write_text(sweep_page(sweep), encoding="utf-8"))
+
+
+def sweep_page(sweep: dict[str, Any]) -> str:
+    """The page of a sweep as HTML, its chart inline."""
+    name = escape(str(sweep["config"]["exp_name"]))
+    body = [f"<h1>Training at every K: {name}</h1>", chart(sweep).svg(), _layers(sweep), "<h2>The search</h2>"]
+    body += [_search(sweep)] if sweep["search"] else ["<p>No search of these settings lies beside it.</p>"]
+    body += ["<h2>Trainings</h2>", _cells(sweep)]
+    head = f'<meta charset="utf-8"><title>Training at every K: {name}</title><style>{STYLE}</style>'
+    return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(body)}</body></html>\n'
+
+
+def chart(sweep: dict[str, Any]) -> Chart:
+    """The mean over seeds at every layer, its spread as a band, and the search's K."""
+    rows = [row for row in sweep["table"] if row["mean"] is not None]
+    what = f"updates until {sweep['level']} %" if sweep["metric"] == "speed" else f"{sweep['monitor']} in percent"
+    layers, means = [row["layer"] for row in rows], [row["mean"] for row in rows]
+    line = Line("mean over seeds", layers, means, [row["spread"] or 0.0 for row in rows], bold=True)
+    moments = {"the search's K": float(sweep["search"]["insert_layer"])} if sweep["search"] else {}
+    return Chart(what, "layer", [line], {}, moments)
+
+
+def _layers(sweep: dict[str, Any]) -> str:
+    rows = [["layer", "mean", "spread", "seeds", "passed" if sweep["metric"] == "speed" else "trained"]]
+    for row in sweep["table"]:
+        numbers = ["" if number is None else f"{number:.2f}" for number in (row["mean"], row["spread"])]
+        rows.append([str(row["layer"]), *numbers, str(row["seeds"]), str(row["passed"])])
+    return table(rows, headed=True)
+
+
+def _search(sweep: dict[str, Any]) -> str:
+    search = sweep["search"]
+    unit = "updates" if sweep["metric"] == "speed" else "points"
+    return table(
+        [
+            ["what it says", search["verdict"]],
+            ["where", search["path"]],
+            ["best layer here", str(search["best_layer"])],
+            ["regret", "unknown" if search["regret"] is None else f"{search['regret']:.2f} {unit}"],
+            ["counted operations, search and sweep", f"{search['flops']:.3g} and {search['sweep_flops']:.3g}"],
+            ["seconds, search and sweep", f"{search['seconds']:.0f} and {search['sweep_seconds']:.0f}"],
+        ]
+    )
+
+
+def _cells(sweep: dict[str, Any]) -> str:
+    rows = [["layer", "seed", "value", "updates", "seconds", "run"]]
+    for cell in sweep["cells"]:
+        value = "never" if cell["value"] is None else f"{cell['value']:.2f}"
+        rows.append(
+            [str(cell["layer"]), str(cell["seed"]), value, str(cell["updates"]), f"{cell['seconds']:.0f}", cell["run"]]
+        )
+    return table(rows, headed=True)

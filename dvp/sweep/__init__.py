@@ -1,0 +1,18 @@
+"""A training at every K: its cells and table on disk, what all that cost, and how the search looks beside it."""
+
+from dvp.sweep.flops import search_flops, sweep_flops
+from dvp.sweep.level import Reached
+from dvp.sweep.record import beside, read_cells, sweep_folder, table_lines, table_of, write_cell, write_sweep
+
+__all__ = [
+    "Reached",
+    "beside",
+    "read_cells",
+    "search_flops",
+    "sweep_flops",
+    "sweep_folder",
+    "table_lines",
+    "table_of",
+    "write_cell",
+    "write_sweep",
+]

@@ -1,0 +1,102 @@
+"""The cells of a sweep, a file each, and sweep.json, the table made of them. Several commands may fill one sweep."""
+
+import hashlib
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dvp.errors import UserError
+from dvp.files import write_json
+
+VERSION = 1
+# Settings by which no two sweeps differ.
+APART = ("layers", "seeds", "seed", "insert_layer", "log_dir", "num_workers", "test_split")
+
+
+def sweep_folder(config: dict[str, Any], tables: dict[str, int]) -> Path:
+    """Where the sweep of these settings on these tables lies: the same for all that fill it."""
+    told = {key: value for key, value in config.items() if key not in APART} | {"tables": tables}
+    key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]
+    return Path(config["log_dir"]) / f"{config['exp_name']}_sweep" / key
+
+
+def write_cell(folder: Path, cell: dict[str, Any]) -> None:
+    """Write down one finished training: layer, seed, value, updates, seconds, run."""
+    write_json(folder / "cells" / f"K{cell['layer']}_seed{cell['seed']}.json", {"version": VERSION} | cell)
+
+
+def read_cells(folder: Path) -> list[dict[str, Any]]:
+    """The finished trainings of a sweep, by layer and seed; raises UserError for a newer or damaged one."""
+    cells = [_read(path) for path in (folder / "cells").glob("K*_seed*.json")]
+    return sorted(cells, key=lambda cell: (cell["layer"], cell["seed"]))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        cell = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): remove it, and the sweep trains there again.") from error
+    if cell["version"] > VERSION:
+        raise UserError(f"{path} has format {cell['version']}, this code reads up to {VERSION}.")
+    return cell
+
+
+def table_of(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Per layer the mean and the spread (standard deviation; None of one seed) over seeds, and how many there are.
+
+    Where a training never passed the level, there is no mean.
+    """
+    rows = []
+    for layer in sorted({cell["layer"] for cell in cells}):
+        values = [cell["value"] for cell in cells if cell["layer"] == layer]
+        passed = [value for value in values if value is not None]
+        whole = len(passed) == len(values)
+        mean = statistics.mean(passed) if whole else None
+        spread = statistics.stdev(passed) if whole and len(passed) > 1 else None
+        rows.append({"layer": layer, "mean": mean, "spread": spread, "seeds": len(values), "passed": len(passed)})
+    return rows
+
+
+def beside(
+    table: Sequence[dict[str, Any]], cells: Sequence[dict[str, Any]], search: dict[str, Any], metric: str
+) -> dict[str, Any]:
+    """How a search looks beside a sweep: its K, what that loses against the best layer, and its seconds.
+
+    regret: in points, or for metric=speed in updates; None where its K was not swept, or did not pass the level.
+    """
+    means = {row["layer"]: row["mean"] for row in table if row["mean"] is not None}
+    layer, sign = search["insert_layer"], -1 if metric == "speed" else 1
+    best = max(means, key=lambda one: sign * means[one]) if means else None
+    known = {key: search[key] for key in ("insert_layer", "verdict", "decided", "updates", "seconds")}
+    regret = sign * (means[best] - means[layer]) if layer in means else None
+    return known | {"best_layer": best, "regret": regret, "sweep_seconds": sum(cell["seconds"] for cell in cells)}
+
+
+def write_sweep(path: Path, sweep: dict[str, Any]) -> None:
+    """Write sweep.json, whole."""
+    write_json(path, {"version": VERSION} | sweep)
+
+
+def table_lines(sweep: dict[str, Any]) -> str:
+    """What a sweep found, and the search beside it, in words and numbers."""
+    unit = "updates until passed" if sweep["metric"] == "speed" else "percent"
+    lines = [f"{sweep['monitor']}, {unit}", f"{'layer':>7}{'mean':>10}{'spread':>10}{'seeds':>7}"]
+    for row in sweep["table"]:
+        numbers = ("-" if number is None else f"{number:.2f}" for number in (row["mean"], row["spread"]))
+        never = "" if row["passed"] == row["seeds"] else f"  {row['seeds'] - row['passed']} never passed"
+        lines.append(f"{row['layer']:7}" + "{:>10}{:>10}".format(*numbers) + f"{row['seeds']:7}{never}")
+    search = sweep["search"]
+    if search is None:
+        return "\n".join([*lines, "No search of these settings lies beside it."])
+    points = "updates" if sweep["metric"] == "speed" else "points"
+    lost = "unknown" if search["regret"] is None else f"{search['regret']:.2f} {points}"
+    lines += [
+        f"The search {search['path']} says {search['verdict']}",
+        f"  regret of K = {search['insert_layer']}: {lost} (best here: {search['best_layer']})",
+        f"  cost: {search['flops']:.3g} of {search['sweep_flops']:.3g} counted FLOPs "
+        f"({100 * search['flops'] / search['sweep_flops']:.1f} % of this sweep), "
+        f"{search['seconds']:.0f} of {search['sweep_seconds']:.0f} s",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,134 @@
+"""sweep: a training at every K, gone on with where it stopped, and the search beside it."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytorch_lightning import Trainer
+
+from dvp.build import build
+from dvp.config import check, ex
+from dvp.sweep import beside, search_flops, sweep_flops, table_of
+
+BERT = "dvp_adaption_bert_gqa"
+
+
+@pytest.fixture
+def settings(tiny: Callable[..., dict]) -> dict[str, Any]:
+    return tiny(BERT, max_steps=2, use_adapter=True)
+
+
+def sweep_in(settings: dict[str, Any]) -> dict[str, Any]:
+    (path,) = Path(settings["log_dir"]).glob(f"{BERT}_sweep/*/sweep.json")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_it_trains_at_every_layer_and_goes_on_where_it_stopped(
+    settings, command, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit, fitted = Trainer.fit, []
+
+    def fit_twice(trainer: Trainer, *args: Any, **options: Any) -> None:
+        if len(fitted) == 2:
+            raise KeyboardInterrupt
+        fitted.append(trainer)
+        fit(trainer, *args, **options)
+
+    monkeypatch.setattr(Trainer, "fit", fit_twice)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        command("sweep", "with", BERT, **settings)
+    monkeypatch.setattr(Trainer, "fit", fit)
+    capsys.readouterr()
+    command("sweep", "with", BERT, **settings)
+    out = capsys.readouterr().out
+    assert "3 trainings, 2 of them done" in out and "1 of 1: K = 2, seed 0" in out
+    found = sweep_in(settings)
+    assert found["version"] == 1 and found["search"] is None and "No search of these settings" in out
+    assert [(row["layer"], row["seeds"], row["spread"]) for row in found["table"]] == [(k, 1, None) for k in range(3)]
+    assert [cell["updates"] for cell in found["cells"]] == [2, 2, 2]
+    assert all(0 <= row["mean"] <= 100 for row in found["table"])
+    command("sweep", "with", BERT, **settings, seeds="0,1", layers=1)  # more of the same sweep
+    again = sweep_in(settings)
+    assert [(row["layer"], row["seeds"]) for row in again["table"]] == [(0, 1), (1, 2), (2, 1)]
+    command("sweep", "with", BERT, **settings | {"max_steps": 1}, layers=0)  # of others
+    assert len(list(Path(settings["log_dir"]).glob(f"{BERT}_sweep/*"))) == 2
+
+
+def test_the_search_stands_beside_it(settings, command, capsys) -> None:
+    command("with", "dvp_search_bert_gqa", **settings)
+    (path,) = Path(settings["log_dir"]).rglob("search.json")
+    found = json.loads(path.read_text())
+    path.write_text(json.dumps(found | {"found": True, "verdict": "K is there"}))
+    command("sweep", "with", BERT, **settings)
+    out, swept = capsys.readouterr().out, sweep_in(settings)
+    means = [row["mean"] for row in swept["table"]]
+    assert swept["search"]["regret"] == pytest.approx(max(means) - means[found["insert_layer"]])
+    assert 0 < swept["search"]["flops"] and 0 < swept["search"]["sweep_flops"]
+    assert "K is there" in out and "% of this sweep" in out
+    (page,) = Path(settings["log_dir"]).rglob("sweep.html")
+    text = page.read_text()
+    assert "K is there" in text and not re.search(r"(src|href)=|url\(|<script", text) and "<svg" in text
+
+
+@pytest.mark.parametrize("level, passed", [(0, True), (100, False)])
+def test_speed_is_the_updates_until_a_level_is_passed(level: float, passed: bool, settings, command, capsys) -> None:
+    command("sweep", "with", BERT, **settings | {"max_steps": 4, "layers": 1}, metric="speed", level=level)
+    (cell,) = sweep_in(settings)["cells"]
+    assert (cell["value"], cell["updates"]) == ((1, 1) if passed else (None, 4))  # an epoch has one update
+    assert ("1 never passed" in capsys.readouterr().out) != passed
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"insert_layer": 1}, "insert_layer is not for sweep"),
+        ({"seed": 1}, "seed is not for sweep"),
+        ({"layers": 3}, "layers=3 is outside this model"),
+        ({"metric": "speed"}, "level=<percent>"),
+    ],
+)
+def test_what_it_cannot_do_is_refused(changes: dict[str, Any], message: str, settings, refused) -> None:
+    assert message in refused("sweep", "with", BERT, **settings | changes)
+    assert not list(Path(settings["log_dir"]).rglob("cells"))
+
+
+def test_a_search_is_no_sweep(tiny, refused) -> None:
+    assert "a search is none" in refused("sweep", "with", "dvp_search_bert_gqa", **tiny("dvp_search_bert_gqa"))
+
+
+CELLS = [
+    {"layer": 0, "seed": 0, "value": 40.0, "seconds": 1.0, "updates": 8},
+    {"layer": 0, "seed": 1, "value": 50.0, "seconds": 1.0, "updates": 8},
+    {"layer": 1, "seed": 0, "value": 60.0, "seconds": 1.0, "updates": 8},
+    {"layer": 2, "seed": 0, "value": None, "seconds": 1.0, "updates": 8},
+]
+SEARCH = {"verdict": "", "decided": True, "updates": 9, "seconds": 2.0}
+
+
+def test_means_spread_and_regret() -> None:
+    table = table_of(CELLS)
+    assert [row["mean"] for row in table] == [45.0, 60.0, None]
+    assert [row["spread"] for row in table] == [pytest.approx(50**0.5), None, None]
+    score, speed = (
+        [beside(table, CELLS, SEARCH | {"insert_layer": layer}, metric) for layer in range(3)]
+        for metric in ("score", "speed")
+    )
+    assert [found["regret"] for found in score] == [15.0, 0.0, None]
+    assert [found["regret"] for found in speed] == [0.0, 15.0, None]  # fewer updates are better
+    assert score[0]["best_layer"] == 1 and speed[0]["best_layer"] == 0 and score[0]["sweep_seconds"] == 4.0
+
+
+def test_operations_grow_with_updates_and_scorings(configure) -> None:
+    config = configure("dvp_search_bert_gqa")
+    layers = len(build(config)[1].model.compressors)
+    once = {"updates": 1, "trace": []}
+    alone = search_flops(config, once)
+    scored = [search_flops(config, once | {"trace": [{"arms": list(range(count))}]}) for count in (1, layers)]
+    assert 0 < alone < scored[0] < scored[1]
+    assert search_flops(config, {"updates": 3, "trace": []}) == pytest.approx(3 * alone)
+    train = check(dict(ex.settings) | config | {"search_stage": False})
+    cells = [{"layer": layer, "updates": 1} for layer in range(layers)]
+    assert sweep_flops(train, cells) == pytest.approx(layers * alone, rel=0.02)  # a search trains as they do
