@@ -20,7 +20,7 @@ from dvp.errors import UserError
 from dvp.kinds import KINDS
 from dvp.module import DVPModule
 from dvp.runs.devices import precision_of
-from dvp.runs.told import settings_told
+from dvp.runs.told import require_base, settings_told
 
 WAYS: dict[str, ModuleType] = {"classified": chosen, "written": written}  # by kind of task
 CAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # by Lightning's precision; else nothing is cast
@@ -204,6 +204,7 @@ def load(
     settings |= {"load_path": str(path), "test_only": True, "num_gpus": int(on_gpu), "per_gpu_batchsize": 1}
     settings |= {"image_tokens": "zero" if settings["image_tokens"] == "zero" else "live"}
     config = check(settings | {"answer_by": answer_by, "max_new_tokens": max_new_tokens})
+    require_base(str(path), config)
     with torch.random.fork_rng(devices=[]):  # weights are drawn before they are read
         module, reader = build_for_questions(config)
     return Answering(module, reader, config).to(device)

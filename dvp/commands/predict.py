@@ -5,6 +5,7 @@ from typing import Any
 
 from dvp.config import ex
 from dvp.errors import UserError
+from dvp.runs.told import require_base
 
 
 @ex.command(unobserved=True)
@@ -18,6 +19,7 @@ def predict(
     the base weights lie, if they have moved.
     """
     _check(load_path, image, question, ask_from, to, heatmap)
+    require_base(str(load_path), {"tokenizer": tokenizer, "clip_model": clip_model})
 
     import torch  # here, so that help and mistakes answer at once
 

@@ -1,6 +1,7 @@
 """What a checkpoint tells of the settings of a run on it. Torch is not imported for it."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from dvp.errors import UserError
@@ -33,6 +34,14 @@ def settings_told(path: str, on_gpu: bool) -> dict[str, Any]:
     if told.get("precision") == 16 and not on_gpu:
         told["precision"] = "auto"
     return told
+
+
+def require_base(path: str, config: Mapping[str, Any]) -> None:
+    """Raise UserError where a folder of base weights, which the checkpoint or a setting names, is not there."""
+    for key in PLACES:
+        place = str(config[key])
+        if (place.startswith((".", "/", "~")) or place.count("/") > 1) and not Path(place).expanduser().exists():
+            raise UserError(f"{path} needs {key}={place}, where nothing is: say with {key}= where it lies now.")
 
 
 def refuse_other_settings(path: str, told: Mapping[str, Any], config: Mapping[str, Any]) -> None:

@@ -173,7 +173,7 @@ def test_base_weights_that_moved_are_named_and_found(checkpoint, tmp_path: Path,
     text = (moved / "description.json").read_text()
     where = json.loads(text)["config"]["tokenizer"]
     (moved / "description.json").write_text(text.replace(where, str(tmp_path / "gone")))
-    with pytest.raises(UserError, match="gone: tokenizer="):
+    with pytest.raises(UserError, match="gone, where nothing is: say with tokenizer="):
         dvp.load(moved)
     expected = dvp.load(checkpoint(BERT)).answer(picture(5), "is there a red circle")
     assert dvp.load(moved, tokenizer=base).answer(picture(5), "is there a red circle") == expected

@@ -205,6 +205,10 @@ EARLY = {
     "no folder": ({"load_path": "last.ckpt", "ask_from": "a.png", "to": "no/a"}, "there is no folder no"),
     "to": ({"load_path": "last.ckpt", "image": "a.png", "question": "a", "to": "b"}, "to= is for ask_from"),
     "no PNG": ({"load_path": "last.ckpt", "image": "a.png", "question": "a", "heatmap": "a.jpg"}, "ends in .png"),
+    "moved": (
+        {"load_path": "last.ckpt", "image": "a.png", "question": "a", "clip_model": "./gone"},
+        "say with clip_model=",
+    ),
     "damaged": ({"load_path": "damaged.ckpt", "image": "a.png", "question": "a"}, "is damaged"),
 }
 
