@@ -29,6 +29,15 @@ def preprocess(image: Image.Image, size: int, turn: bool = False) -> Tensor:
     return F.normalize(F.to_tensor(image), MEAN, STD)
 
 
+def middle_square(width: int, height: int, size: int) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of the part that `preprocess` leaves of a picture, in its own pixels."""
+    short, long = min(width, height), max(width, height)
+    resized = int(size * long / short)  # as torchvision's resize has it
+    start = int(round((resized - size) / 2)) * long / resized
+    end = start + size * long / resized
+    return (start, 0.0, end, short) if width > height else (0.0, start, short, end)
+
+
 def describe_preprocess(size: int, turn: bool = False) -> str:
     """What decides the numbers that `preprocess` makes of a picture: part of the name of a cache of tokens."""
     return f"clip.preprocess 2, {size}" + (", turned" if turn else "")

@@ -3,7 +3,7 @@
 import functools
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -13,10 +13,19 @@ from transformers.utils import logging
 
 import clip
 from dvp.backbones import LanguageBackbone, family_of
-from dvp.checkpoints import at_layer, read_checkpoint, read_description, taken_parts, trained_state, without_adapters
+from dvp.checkpoints import (
+    TrainedOnly,
+    at_layer,
+    read_checkpoint,
+    read_description,
+    taken_parts,
+    trained_state,
+    without_adapters,
+)
 from dvp.config.experiments import search_of
 from dvp.data import QuestionData
 from dvp.data.arrow import table_path
+from dvp.data.datamodule import Reader
 from dvp.errors import UserError
 from dvp.files import is_published
 from dvp.kinds import KINDS
@@ -38,22 +47,17 @@ def build(config: dict[str, Any]) -> tuple[QuestionData, DVPModule]:
     return data, build_module(config, data)
 
 
-def build_data(config: dict[str, Any]) -> QuestionData:
-    """The splits of the configured task."""
+def build_data(config: dict[str, Any], stages: tuple[str, ...] | None = None) -> QuestionData:
+    """The splits of the configured task that a training or, with test_only, a test reads; or those of `stages`."""
     task = _task(config)
     kind = KINDS[task.kind]
-    for key, offered in kind.OFFERED.items():
-        if config[key] not in offered:
-            choices = " or ".join(map(str, offered))
-            raise UserError(f"{key}={config[key]} is not offered for {config['datasets']}: set it to {choices}.")
-    options = {"size": config["image_size"], "turn": config["turn_pictures"]}
-    transform = functools.partial(kind.transform, **options)
     return QuestionData(
         task,
         config["data_root"],
-        kind.read(config, task, None if config["image_tokens"] == "zero" else transform),
+        build_reader(config),
         pick=_pick(config),
-        test=task.tested(config["test_split"]) if config["test_only"] else (),
+        test=task.tested(config["test_split"]),
+        stages=stages or (("test",) if config["test_only"] else ("fit",)),
         batch_size=config["per_gpu_batchsize"],
         search_batch_size=max(1, config["batch_size"] // 2 // config["devices"]),
         passes=config["accumulate"],
@@ -63,8 +67,39 @@ def build_data(config: dict[str, Any]) -> QuestionData:
     )
 
 
-def build_module(config: dict[str, Any], data: QuestionData) -> DVPModule:
-    """The model in its LightningModule, weights of `load_path` loaded.
+def build_reader(config: dict[str, Any]) -> Reader:
+    """What makes batches of the questions and pictures of the configured task; no test opens a table for it."""
+    task = _task(config)
+    kind = KINDS[task.kind]
+    for key, offered in kind.OFFERED.items():
+        if config[key] not in offered:
+            choices = " or ".join(map(str, offered))
+            raise UserError(f"{key}={config[key]} is not offered for {config['datasets']}: set it to {choices}.")
+    options = {"size": config["image_size"], "turn": config["turn_pictures"]}
+    transform = functools.partial(kind.transform, **options)
+    return kind.read(config, task, None if config["image_tokens"] == "zero" else transform)
+
+
+class Unasked(NamedTuple):
+    """What a model is built for where no table is opened: its questions are yet to come."""
+
+    task: Task
+    reader: Reader
+
+    @property
+    def answers(self) -> list[str]:
+        """The vocabulary in label order."""
+        return self.reader.answers
+
+
+def build_for_questions(config: dict[str, Any]) -> tuple[DVPModule, Reader]:
+    """The module of the checkpoint `load_path`, of a config with test_only, and what makes its batches."""
+    data = Unasked(_task(config), build_reader(config))
+    return build_module(config, data), data.reader
+
+
+def build_module(config: dict[str, Any], data: QuestionData | Unasked) -> DVPModule:
+    """The model in its LightningModule, weights of `load_path` loaded; of a search that is tested, its K, too.
 
     Raises UserError for an insert_layer that the language model does not have.
     """
@@ -119,6 +154,8 @@ def build_module(config: dict[str, Any], data: QuestionData) -> DVPModule:
         kind.load_published(config["load_path"], module)
     elif config["load_path"]:
         _load(module, config)
+        if module.bandit and config["test_only"]:
+            module.bandit.load_state_dict(TrainedOnly().load_checkpoint(config["load_path"])["bandit"])
     return module
 
 
@@ -151,7 +188,7 @@ OPTIMIZER_KEYS = ("optim_type", "learning_rate", "lr_mult", "weight_decay", "dec
 def encode_pictures(config: dict[str, Any]) -> None:
     """Fill the cache of image tokens of the configured data set, on one device."""
     prepare_devices(config["num_gpus"])
-    data = build_data(config | {"test_only": True, "image_tokens": "cache"})
+    data = build_data(config | {"image_tokens": "cache"}, ("fit", "test"))
     trainer = pl.Trainer(
         accelerator="gpu" if config["num_gpus"] else "cpu", devices=1, precision=precision_of(config), logger=False
     )

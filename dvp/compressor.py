@@ -37,6 +37,7 @@ class VisualTokenCompressor(nn.Module):
         self.key = nn.Linear(image_size, width)
         self.value = nn.Linear(image_size, width)
         self.merge = nn.Linear(width, hidden_size)
+        self.attention = nn.Softmax(dim=-1)  # a module, so that a hook on it sees the map (B, heads, N)
         self.token_types = nn.Embedding(2, hidden_size) if token_types else None  # row 0: text, row 1: prompt
         if token_types:
             nn.init.normal_(self.token_types.weight, std=0.02)
@@ -50,7 +51,7 @@ class VisualTokenCompressor(nn.Module):
         q = self._heads(self.query(query)[:, 0])  # (B, heads, W / heads)
         asked = torch.einsum("bhw,hwv->bhv", q, self._heads(self.key.weight, dim=0))  # (B, heads, Dv)
         scores = asked @ image_tokens.transpose(1, 2) + (q * self._heads(self.key.bias)).sum(-1, keepdim=True)
-        attention = torch.softmax(scores / q.shape[-1] ** 0.5, dim=-1)  # (B, heads, N)
+        attention = self.attention(scores / q.shape[-1] ** 0.5)  # (B, heads, N)
         attention = F.dropout(attention, self.dropout, self.training)
         drawn = torch.einsum("bhv,hwv->bhw", attention @ image_tokens, self._heads(self.value.weight, dim=0))
         drawn = drawn + attention.sum(-1, keepdim=True) * self._heads(self.value.bias)  # (B, heads, W / heads)

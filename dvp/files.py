@@ -1,4 +1,7 @@
-"""Files that are either whole or not there: written beside their place, synced, and renamed."""
+"""Files that are either whole or not there: written beside their place, synced, and renamed.
+
+And a checkpoint's description, which is read before torch is imported.
+"""
 
 import json
 import os
@@ -64,3 +67,18 @@ def remove(path: Path) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON whole; fails on what JSON cannot hold."""
     write_whole(path, lambda place: place.write_text(json.dumps(content, indent=1), encoding="utf-8"))
+
+
+def read_description(path: str) -> dict[str, Any]:
+    """The description of a checkpoint folder. Raises UserError when it is missing, no checkpoint, or damaged."""
+    folder = Path(path)
+    if not folder.exists():
+        raise UserError(
+            f"There is no checkpoint {path}: give the path of its folder (result/.../checkpoints/<name>.ckpt)."
+        )
+    if not (folder / "description.json").is_file():
+        raise UserError(f"{path} is no checkpoint of this project, it has no description.json: give another folder.")
+    try:
+        return dict(json.loads((folder / "description.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"The checkpoint {folder} is damaged ({error}): take another one.") from error

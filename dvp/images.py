@@ -43,11 +43,19 @@ def open_image(data: bytes | None, where: str) -> Image.Image:
     more pixels than PIL thinks safe.
     """
     with _opened(data, where) as image:
-        picture = rgb(image)
-        picture.load()
-        if picture is not image and (turn := _orientation(image)) != 1:
-            picture.getexif()[ORIENTATION] = turn  # making it RGB may have lost it
-        return picture
+        return _whole(image)
+
+
+def take_image(image: Image.Image, where: str) -> Image.Image:
+    """The same of an image that PIL has opened; raises UserError where it does not decode."""
+    with _refusing(where):
+        return _whole(image)
+
+
+def is_animated(data: bytes | None, where: str) -> bool:
+    """Whether the picture in these bytes has more frames than the first; raises UserError as `open_image` does."""
+    with _opened(data, where) as image:
+        return getattr(image, "is_animated", False)
 
 
 def traits(data: bytes | None, where: str) -> list[str]:
@@ -82,15 +90,28 @@ def upright(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
+def _whole(image: Image.Image) -> Image.Image:
+    picture = rgb(image)
+    picture.load()
+    if picture is not image and (turn := _orientation(image)) != 1:
+        picture.getexif()[ORIENTATION] = turn  # making it RGB may have lost it
+    return picture
+
+
 @contextmanager
 def _opened(data: bytes | None, where: str) -> Iterator[Image.Image]:
     if not data:
         raise UserError(f"The picture {where} is empty: put a picture there, or leave the row out.")
+    with _refusing(where), warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with Image.open(io.BytesIO(data)) as image:
+            yield image
+
+
+@contextmanager
+def _refusing(where: str) -> Iterator[None]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data)) as image:
-                yield image
+        yield
     except UserError as refusal:
         raise UserError(f"The picture {where} is refused: {refusal}") from refusal
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

@@ -96,8 +96,11 @@ class DVP(nn.Module):
 
     def insert(self, arm: int, image: Seen | None, state: State) -> State:
         """The state with the prompt that `arm` draws from what is seen."""
-        compressor = self.compressors[arm if len(self.compressors) > 1 else 0]
-        return state if image is None else compressor.insert(self.backbone, state, image.tokens)
+        return state if image is None else self.compressor(arm).insert(self.backbone, state, image.tokens)
+
+    def compressor(self, arm: int) -> VisualTokenCompressor:
+        """The compressor that draws the prompt for layer `arm`."""
+        return self.compressors[arm if len(self.compressors) > 1 else 0]
 
     def run(self, state: State, before: Mapping[int, Callable[[State], State]]) -> State:
         """The state after all layers; `before` says what happens to it before some of them."""

@@ -57,6 +57,16 @@ def class_score(logits: Tensor, targets: Tensor) -> Tensor:
     return (logits.argmax(1) == targets).float()
 
 
+def soft_probabilities(logits: Tensor) -> Tensor:
+    """Each answer's own probability (B, C): several may be right at once."""
+    return logits.sigmoid()
+
+
+def class_probabilities(logits: Tensor) -> Tensor:
+    """The probabilities (B, C) of the answers, of which one is right."""
+    return logits.softmax(1)
+
+
 def token_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Cross-entropy, mean over the labelled tokens (R,) of the batch; 0, not 0 / 0, where it has none."""
     from torch.nn import functional as F
@@ -122,6 +132,7 @@ class Task:
     # What an arm of a search earns, from logits and batch, in percent: by the published rule, and by others
     reward: Callable[[Task, Tensor, dict[str, Tensor]], Tensor] = mean_score
     accuracy: Callable[[Task, Tensor, dict[str, Tensor]], Tensor] = mean_score
+    probabilities: Callable[[Tensor], Tensor] = class_probabilities
     test_splits: tuple[str, ...] = ()  # those of which test_split= chooses one instead
     answers: tuple[str, ...] | None = None  # a fixed vocabulary; None: the data's own
     # normalised answer -> how its official program, which compares to the letter, spells it; of tables without spelling
@@ -168,6 +179,7 @@ TASKS = {
         targets=soft_targets,
         loss=soft_loss,
         score=soft_score,
+        probabilities=soft_probabilities,
         submission=("question_id", "answer"),
     ),
     "gqa": Task(

@@ -19,7 +19,7 @@ ROOT_FILES = {
 }  # fmt: skip
 
 # Room -> what it must not know. A room is a file or folder of dvp/, or a folder beside it; other names are packages.
-STEERING = {"dvp.config", "dvp.build", "dvp.commands", "sacred", "run", "demos"}
+STEERING = {"dvp.config", "dvp.build", "dvp.commands", "dvp.answering", "sacred", "run", "demos"}
 TOP = STEERING | {"dvp.module", "dvp.kinds", "dvp.published", "dvp.runs", "dvp.report"}
 IMAGES = {"clip", "PIL", "dvp.vision", "dvp.compressor", "dvp.data"}
 METHOD = {"dvp.model", "dvp.backbones", "dvp.adapters"}
@@ -41,12 +41,22 @@ MUST_NOT_KNOW = {
     "kinds": STEERING,
     "published": STEERING | {"dvp.kinds"},
     "prepare": TOP | METHOD | {"torch", "clip", "dvp.vision", "dvp.compressor", "dvp.search"},
-    "shapes": {"run", "demos", "dvp.build", "dvp.module", "dvp.commands"},
-    "build": {"run", "demos", "dvp.commands", "dvp.scienceqa"},
+    "shapes": {"run", "demos", "dvp.build", "dvp.module", "dvp.commands", "dvp.answering"},
+    "build": {"run", "demos", "dvp.commands", "dvp.scienceqa", "dvp.answering"},
+    "answering": {"run", "demos", "dvp.commands", "dvp.search", "dvp.optim", "dvp.report", "dvp.prepare"},
     "sweep": {"run", "demos", "dvp.commands"},
     "commands": {"run", "demos"},
     "runs": STEERING | METHOD | {"PIL", "dvp.module", "dvp.published", "dvp.search", "dvp.report"},
-    "config": {"torch", "transformers", "clip", "dvp.build", "dvp.module", "dvp.tasks", "dvp.backbones"},
+    "config": {
+        "torch",
+        "transformers",
+        "clip",
+        "dvp.build",
+        "dvp.module",
+        "dvp.tasks",
+        "dvp.backbones",
+        "dvp.answering",
+    },
 }
 
 

@@ -1,6 +1,6 @@
 """Our checkpoints: the folder they are, what of a model (weights.py) and of a run (standing.py) goes in, older ones."""
 
-from dvp.checkpoints.folder import TrainedOnly, digest, read_checkpoint, read_description, read_progress
+from dvp.checkpoints.folder import TrainedOnly, digest, read_checkpoint, read_progress
 from dvp.checkpoints.from_search import at_layer, taken_parts, without_adapters
 from dvp.checkpoints.older import current_generators, name_then, refuse_to_go_on
 from dvp.checkpoints.standing import (
@@ -12,6 +12,7 @@ from dvp.checkpoints.standing import (
     take_up,
 )
 from dvp.checkpoints.weights import FORMAT, fingerprint, load_trained, refuse_other, trained_state
+from dvp.files import read_description
 
 __all__ = [
     "FORMAT",

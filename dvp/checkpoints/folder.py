@@ -22,7 +22,7 @@ from torch import Tensor
 from dvp.checkpoints.older import current_weights
 from dvp.checkpoints.standing import progress_of
 from dvp.errors import UserError
-from dvp.files import remove, write_whole
+from dvp.files import read_description, remove, write_whole
 
 
 class TrainedOnly(CheckpointIO):
@@ -64,19 +64,6 @@ def read_checkpoint(path: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     folder, description = Path(path), read_description(path)
     with _refusing_damage(folder):
         return current_weights(load_file(folder / "weights.safetensors"), description), description
-
-
-def read_description(path: str) -> dict[str, Any]:
-    """The description of a checkpoint folder. Raises UserError when it is missing, no checkpoint, or damaged."""
-    folder = Path(path)
-    if not folder.exists():
-        raise UserError(
-            f"There is no checkpoint {path}: give the path of its folder (result/.../checkpoints/<name>.ckpt)."
-        )
-    if not (folder / "description.json").is_file():
-        raise UserError(f"{path} is no checkpoint of this project, it has no description.json: give another folder.")
-    with _refusing_damage(folder):
-        return json.loads((folder / "description.json").read_text(encoding="utf-8"))
 
 
 def read_progress(path: str) -> dict[str, Any]:

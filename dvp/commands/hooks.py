@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from collections.abc import Callable
 from logging import Logger
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from sacred.run import Run
 from dvp.commands.early import check_start
 from dvp.commands.idle import idle, unread
 from dvp.config import check, check_values, ex, one_task
-from dvp.files import is_published, require_writable
+from dvp.files import is_published, read_description, require_writable
 from dvp.runs.folder import is_first_process
+from dvp.runs.told import PLACES, refuse_other_settings, settings_told
 from dvp.tasks import TASKS
 
 OBSERVED = ("main", "search_and_train", "sweep")  # the commands that train, and so are written down
@@ -41,14 +43,15 @@ class Record(FileStorageObserver):
 def before_a_run(config: dict[str, Any], command_name: str, logger: Logger) -> dict[str, Any]:
     """Refuse wrong values before anything is loaded or written; let rank 0, and no other, write the run down.
 
-    Returns what a published checkpoint tells. Of that Sacred takes what neither the command line nor an experiment nor
-    a config file has set.
+    Returns what a checkpoint tells. Of that Sacred takes what neither the command line nor an experiment nor a config
+    file has set.
     """
     check_values(config)
-    known = _told_by_checkpoint(config) if command_name == "main" else {}
+    known = TOLD.get(command_name, lambda config: {})(config)
     if command_name in (*OBSERVED, "encode"):
         checked = check(config | known)
-        check_start(checked)
+        if not _tests_own_checkpoint(config):  # else what was typed, which only Sacred knows here, counts
+            check_start(checked)
     if command_name in OBSERVED:
         require_writable(Path(checked["log_dir"]))
         ex.observers[:] = [Record(Path(checked["log_dir"]) / "sacred")] if is_first_process() else []
@@ -57,16 +60,26 @@ def before_a_run(config: dict[str, Any], command_name: str, logger: Logger) -> d
 
 @ex.pre_run_hook
 def say_what_is_idle(_run: Run, _config: dict[str, Any]) -> None:
-    """Say on rank 0 which typed settings do nothing."""
-    typed = _run.meta_info.get("config_updates", {})
-    found = idle(typed, check(_config)) if _run.main_function.__name__ == "main" else unread(typed, _run)
+    """Say on rank 0 which typed settings do nothing; refuse those that the checkpoint to test does not agree with."""
+    typed, main = _run.meta_info.get("config_updates", {}), _run.main_function.__name__ == "main"
+    found = idle(typed, check(_config)) if main else unread(typed, _run)
+    if main and _tests_own_checkpoint(_config):
+        checked = check(_config)
+        refuse_other_settings(checked["load_path"], _told_by_checkpoint(_config), checked)
+        check_start(checked)
     for key, why in found if is_first_process() else ():
         print(f"{key}={typed[key]} has no effect: {why}.", file=sys.stderr)
 
 
+def _tests_own_checkpoint(config: dict[str, Any]) -> bool:
+    return config["test_only"] and Path(str(config["load_path"] or "")).is_dir() and bool(config["load_path"])
+
+
 def _told_by_checkpoint(config: dict[str, Any]) -> dict[str, Any]:
-    """What the published checkpoint to load tells of its settings; that K is a search's, where one is started from."""
+    """What the checkpoint to load tells of its settings; that K is a search's, where one is started from."""
     place = Path(config["load_path"] or "nothing")
+    if _tests_own_checkpoint(config):
+        return settings_told(str(place), on_gpu=config["num_gpus"] > 0)
     if not is_published(str(place)):
         return {"insert_layer": "auto"} if _starts_from_search(config, place) else {}
     from dvp.kinds import KINDS  # here, so that help and mistakes answer at once
@@ -75,9 +88,20 @@ def _told_by_checkpoint(config: dict[str, Any]) -> dict[str, Any]:
     return known | {"datasets": [known["datasets"]]} if "datasets" in known else known
 
 
+def _base_of_checkpoint(config: dict[str, Any]) -> dict[str, Any]:
+    path = str(config["load_path"] or "")
+    told = settings_told(path, on_gpu=False) if path and Path(path).is_dir() else {}
+    return {key: told[key] for key in PLACES if key in told}
+
+
+# What a command takes from its checkpoint where it is not typed
+TOLD: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "main": _told_by_checkpoint,
+    "predict": _base_of_checkpoint,
+}
+
+
 def _starts_from_search(config: dict[str, Any], place: Path) -> bool:
     if config["search_stage"] or not place.is_dir():
         return not config["test_only"] and config["start_from"] == "search"
-    from dvp.checkpoints import read_description
-
     return bool(read_description(str(place)).get("search_stage"))

@@ -89,6 +89,17 @@ def defaults():
     per_gpu_batchsize = 0  # rows per device and pass; you choose what fits
     fast_dev_run = False  # True: one batch of everything
 
+    # predict: answers to questions of your own
+    image = ""  # the picture's file; ScienceQA also asks without one
+    question = ""  # what is asked about it
+    choices = ""  # ScienceQA: what is chosen from, separated by |, as in choices="red|blue"
+    hint = ""  # ScienceQA: the text that comes with the question
+    ask_from = ""  # instead: a JSONL file, {"image": ..., "question": ...} per line, its paths seen from its folder
+    to = ""  # with ask_from: the JSONL file that the answers go to, where an interrupted run goes on
+    top = 5  # answers shown
+    json = False  # True: the answer as JSON instead of a table
+    heatmap = ""  # PNG file to draw: what of the picture the prompt was made of
+
     # convert: raw data to Arrow files
     raw_root = ""  # folder of the raw data, see DATA.md
     min_answer_count = 9  # VQA: how often an answer must be the majority's to enter the vocabulary

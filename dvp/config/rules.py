@@ -88,6 +88,7 @@ _NAME = Rule(_is_name, "a name for a folder, without slashes")
 _PATH = Rule(lambda value: _is_path(value) and value != "", "a path or a name")
 _ANY_PATH = Rule(_is_path, "a path, or empty")
 _NO_PATH = Rule(lambda value: value is None or _is_path(value), "a path, or None")
+_TEXT = Rule(lambda value: type(value) is str or _is_path(value), "a text")
 _RATE = _number(1_000_000)
 
 RULES: dict[str, Rule] = {
@@ -97,6 +98,9 @@ RULES: dict[str, Rule] = {
     "test_split": _one_of("test", "test-dev"),
     **dict.fromkeys(("log_dir", "clip_model", "tokenizer"), _PATH),
     **dict.fromkeys(("data_root", "raw_root", "predictions", "annotations", "questions"), _ANY_PATH),
+    **dict.fromkeys(("image", "ask_from", "to", "heatmap"), _ANY_PATH),
+    **dict.fromkeys(("question", "choices", "hint"), _TEXT),
+    "json": _FLAG,
     **dict.fromkeys(("load_path", "resume_from"), _NO_PATH),
     **dict.fromkeys(("as_published", "search_stage", "test_only", "use_adapter", "fast_dev_run"), _FLAG),
     **dict.fromkeys(("bucket_by_length", "use_caption", "gradient_checkpointing", "compile", "turn_pictures"), _FLAG),
@@ -128,7 +132,7 @@ RULES: dict[str, Rule] = {
     "val_check_interval": Rule(
         lambda value: type(value) is float and 0 < value <= 1, "a share of an epoch, such as 0.5 or 1.0"
     ),
-    **dict.fromkeys(("image_size", "max_new_tokens", "num_heads", "max_epoch", "batch_size"), _COUNT),
+    **dict.fromkeys(("image_size", "max_new_tokens", "num_heads", "max_epoch", "batch_size", "top"), _COUNT),
     **dict.fromkeys(("per_gpu_batchsize", "search_warmup_steps", "rest_val_images"), _FROM_0),
     "min_answer_count": _COUNT,
     **dict.fromkeys(("num_nodes", "cpu_processes"), _whole(1, 1024)),
@@ -141,7 +145,7 @@ RULES: dict[str, Rule] = {
 }
 
 # Settings that are words, not values: raw_root=2014 is a folder.
-TEXTS = frozenset(key for key, rule in RULES.items() if rule in (_NAME, _PATH, _ANY_PATH, _NO_PATH))
+TEXTS = frozenset(key for key, rule in RULES.items() if rule in (_NAME, _PATH, _ANY_PATH, _NO_PATH, _TEXT))
 
 
 def check_value(key: str, value: Any, source: str = "") -> None:
@@ -186,7 +190,8 @@ def check(config: Mapping[str, Any]) -> dict[str, Any]:
     config["load_path"], config["resume_from"] = config["load_path"] or "", config["resume_from"] or None
     config["tokenizer"] = config["tokenizer"].replace("{language_model}", config["language_model"].lower())
     devices = (config["num_gpus"] or config["cpu_processes"]) * config["num_nodes"]
-    passes = _passes(config["batch_size"], config["per_gpu_batchsize"], devices)
+    testing = config["test_only"] and config["per_gpu_batchsize"]  # without updates
+    passes = 1 if testing else _passes(config["batch_size"], config["per_gpu_batchsize"], devices)
     for contradicts, sentence in CONTRADICTIONS:
         if contradicts(config):
             raise UserError(sentence.format_map(config))

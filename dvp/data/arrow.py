@@ -135,9 +135,9 @@ def check_answers(tables: Iterable[Table], answers: list[str]) -> None:
             else:
                 continue
             raise UserError(
-                f"{_name(table)} has the label {label} for {answer!r}, but the list of answers {stands}: the file of "
-                "answers beside the tables is of another conversion; take the one that was made with them, or convert "
-                "the raw data again."
+                f"{_name(table)} has the label {label} for {answer!r}, but the list of answers {stands}: that list, "
+                "the file beside the tables or the checkpoint's own, is of another conversion; take the one that was "
+                "made with them, or convert the raw data again."
             )
 
 

@@ -64,6 +64,7 @@ class QuestionData(pl.LightningDataModule):
 
     reader: what makes datasets and batches of its tables. pick: the splits whose score rewards the search; batch_size:
     rows per device and forward pass, of which an update takes `passes`; by_length: batches hold texts of like length.
+    stages: fit, test or both; tables that none of them reads are not opened.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class QuestionData(pl.LightningDataModule):
         *,
         pick: tuple[str, ...],
         test: tuple[str, ...],
+        stages: tuple[str, ...] = ("fit", "test"),
         batch_size: int,
         search_batch_size: int,
         passes: int = 1,
@@ -87,7 +89,7 @@ class QuestionData(pl.LightningDataModule):
         self.batch_size, self.search_batch_size = batch_size, search_batch_size
         self.passes, self.by_length = passes, by_length
         self.num_workers, self.seed = num_workers, seed
-        splits = dict.fromkeys((*task.train, *task.validate, *pick, *test))
+        splits = dict.fromkeys(split for stage in stages for split in self.splits(stage))
         self.data_root = Path(data_root)
         self.position = (0, 0)  # epoch, and its passes that are done, from which training goes on
         self.truncated: dict[str, int] = {}  # what was read -> texts cut
@@ -96,7 +98,7 @@ class QuestionData(pl.LightningDataModule):
         self.pictures: CachedPictures | None = None  # None: batches bring pixels
         self.held: Tensor | None = None  # the tokens of all pictures, on the device
         self.made: dict[tuple, Rows] = {}  # datasets, by what they are of: to make one takes a while
-        for needed, purpose in ((task.train, "train"), (pick, "search")):
+        for needed, purpose in ((task.train, "train"), (pick, "search")) if "fit" in stages else ():
             if not len(self.questions(needed, purpose)):
                 tables = " and ".join(f"{task.files}_{split}.arrow" for split in needed)
                 raise UserError(f"{tables} in {data_root} hold no question to use: convert the raw data again.")

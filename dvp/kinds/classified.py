@@ -7,8 +7,10 @@ from PIL import Image
 from torch import Tensor
 
 from clip import describe_preprocess as describe_transform
+from clip import middle_square as seen
 from clip import preprocess as transform
 from dvp.backbones import BACKBONES, family_of, load_backbone
+from dvp.checkpoints import read_description
 from dvp.data import QuestionData, QuestionReader, read_answers
 from dvp.evaluation.submission import Submission, predictions
 from dvp.files import is_published
@@ -25,6 +27,7 @@ __all__ = [
     "describe_transform",
     "load_published",
     "read",
+    "seen",
     "settings_in",
     "submit",
     "transform",
@@ -38,10 +41,10 @@ SOME_UNUSED = False
 
 
 def read(config: dict[str, Any], task: Task, transform: Callable[[Image.Image], Tensor] | None) -> QuestionReader:
-    """The reader of questions, their vocabulary read from the data or, where a published one is loaded, its own."""
+    """The reader of questions, their vocabulary that of the checkpoint that is tested, or read from the data."""
     return QuestionReader(
         task,
-        _published_answers(config, task) or read_answers(config["data_root"], task),
+        _answers_of_checkpoint(config, task) or read_answers(config["data_root"], task),
         BACKBONES[family_of(config["tokenizer"])].tokenizer(config["tokenizer"]),
         transform,
         # Published: LLaMA's texts are not cut.
@@ -56,10 +59,11 @@ def settings_in(path: str) -> dict[str, Any]:
     return read_lightning(path).as_config()
 
 
-def _published_answers(config: dict[str, Any], task: Task) -> list[str] | None:
-    """The vocabulary of the published checkpoint that is loaded, if one is; refuses it here if it does not fit."""
+def _answers_of_checkpoint(config: dict[str, Any], task: Task) -> list[str] | None:
+    """The vocabulary of a checkpoint to test, or of a published one to load; refuses the latter if it does not fit."""
     if not is_published(config["load_path"]):
-        return None
+        tested = config["test_only"] and config["load_path"]
+        return read_description(tested)["answers"] if tested else None
     checkpoint = read_lightning(config["load_path"])
     checkpoint.refuse_other(config)
     return published_answers(checkpoint, config["datasets"], task, config["data_root"])

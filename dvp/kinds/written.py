@@ -16,6 +16,7 @@ from dvp.model import DVP
 from dvp.published.scienceqa import load_published
 from dvp.scienceqa.answering import by_likelihood, by_text, results
 from dvp.scienceqa.data import ProblemReader
+from dvp.scienceqa.data import all_of_it as seen
 from dvp.scienceqa.data import describe_squeeze as describe_transform
 from dvp.scienceqa.data import squeeze as transform
 from dvp.scienceqa.prefix import build_parts, class_token_blocks
@@ -30,6 +31,7 @@ __all__ = [
     "describe_transform",
     "load_published",
     "read",
+    "seen",
     "settings_in",
     "submit",
     "transform",

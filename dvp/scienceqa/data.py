@@ -33,6 +33,11 @@ def squeeze(image: Image.Image, size: int, turn: bool = False) -> Tensor:
     return F.normalize(F.to_tensor(image), MEAN, STD)
 
 
+def all_of_it(width: int, height: int, size: int) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of the part that `squeeze` leaves of a picture: the whole."""
+    return 0.0, 0.0, float(width), float(height)
+
+
 def describe_squeeze(size: int, turn: bool = False) -> str:
     """What decides the numbers that `squeeze` makes of a picture: part of the name of a cache of tokens."""
     return f"scienceqa.squeeze 1, {size}" + (", turned" if turn else "")
@@ -151,11 +156,15 @@ class ProblemReader:
         stem = self.stems.get(purpose)  # None: the whole answer follows, and is learned
         rows = []
         for problem, has_image in zip(table.select(texts).to_pylist(), with_image(table), strict=True):
-            prompt, target = write_example(problem, self.prompt_format, self.use_caption)
-            follows = target if stem is None else stem
-            row = encode_row(self.tokens, prompt, follows, has_image and bool(self.transform), stem is None)
-            rows.append(row._replace(letter=self._letter_place(row, prompt, follows, problem["answer"])))
+            rows.append(self.encode(problem, has_image, stem))
         return rows
+
+    def encode(self, problem: dict[str, Any], has_image: bool, stem: str | None) -> Row:
+        """The row of a problem with the official fields, its prompt followed by `stem`, or by the answer if None."""
+        prompt, target = write_example(problem, self.prompt_format, self.use_caption)
+        follows = target if stem is None else stem
+        row = encode_row(self.tokens, prompt, follows, has_image and bool(self.transform), stem is None)
+        return row._replace(letter=self._letter_place(row, prompt, follows, problem["answer"]))
 
 
 def problems_by_id(table: Table) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,118 @@
+"""What is asked and what is answered: pictures of any kind and questions, looked at before a model is."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image
+from torch import Tensor
+
+from dvp.errors import UserError
+from dvp.images import is_animated, open_image, take_image, upright
+
+Collate = Callable[[list[dict[str, Any]]], dict[str, Any]]
+Picture = str | Path | bytes | Image.Image
+MOST_BYTES = 100 * 10**6  # of a picture's file
+MOST_CHARACTERS = 5000  # of a question or a hint; what of it is read is mostly far less, and said
+
+
+class Candidate(NamedTuple):
+    """An answer that might be given, and its probability, 0 to 1."""
+
+    text: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model answers.
+
+    text: the likeliest answer, of ScienceQA the choice that is named, empty where the text names none. candidates: the
+    likeliest answers, best first. letter and written: ScienceQA's, what the text names and the text. notes: what is to
+    be known of picture and question. attention: where it was asked for, the weights (heads, N) of the image tokens.
+    """
+
+    text: str
+    probability: float
+    candidates: tuple[Candidate, ...]
+    letter: str | None = None
+    written: str | None = None
+    notes: tuple[str, ...] = ()
+    attention: Tensor | None = field(default=None, compare=False, repr=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as JSON can hold it, without the attention."""
+        told = {
+            "answer": self.text,
+            "probability": self.probability,
+            "candidates": [one._asdict() for one in self.candidates],
+            "letter": self.letter,
+            "written": self.written,
+            "notes": list(self.notes),
+        }
+        return {key: value for key, value in told.items() if value not in (None, [])}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question about a picture, as it is looked at: RGB, turned as the checkpoint's pictures were."""
+
+    question: str
+    picture: Image.Image | None
+    choices: tuple[str, ...] = ()
+    hint: str = ""
+    caption: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def read_picture(image: Picture, turn: bool, where: str = "") -> tuple[Image.Image, tuple[str, ...]]:
+    """The RGB image of a path, of bytes or of an image of PIL's, and what is to be known of it.
+
+    turn: as its EXIF says that it is to be seen. Raises UserError, with the path or `where`, for what is no picture,
+    does not decode, or is too large.
+    """
+    notes: list[str] = []
+    if isinstance(image, Image.Image):
+        picture = take_image(image, where or "that was given")
+    else:
+        data, where = (image, where or "that was given") if isinstance(image, bytes) else _read(image)
+        if len(data) > MOST_BYTES:
+            raise _too_large(where, len(data))
+        picture = open_image(data, where)
+        if is_animated(data, where):
+            notes.append("the picture is animated: its first frame is looked at")
+    if turn:
+        picture = upright(picture)
+    elif upright(picture) is not picture:
+        notes.append("the picture lies on its side or mirrored, says its EXIF: it is looked at so, as in training")
+    return picture, tuple(notes)
+
+
+def read_text(text: Any, what: str, needed: bool = True) -> tuple[str, tuple[str, ...]]:
+    """The text of a question or hint, and what is to be known of it. Raises UserError where it is empty or none."""
+    if not isinstance(text, str) or needed and not text.strip():
+        found = "is empty" if text in (None, "") or isinstance(text, str) else f"is {text!r}, no text"
+        raise UserError(f"The {what} {found}: ask something, such as What is on the sofa?")
+    text = text.encode("utf-8", "replace").decode()  # halves of characters, which JSON can hold, are no text
+    if len(text) <= MOST_CHARACTERS:
+        return text, ()
+    return text[:MOST_CHARACTERS], (f"the {what} has {len(text):,} characters, of which {MOST_CHARACTERS:,} are taken",)
+
+
+def _read(path: Any) -> tuple[bytes, str]:
+    if not isinstance(path, str | Path) or str(path) in ("", "."):
+        raise UserError(f"The picture {path!r} is none: give a path, bytes or an image of PIL's.")
+    try:
+        if (size := Path(path).expanduser().stat().st_size) > MOST_BYTES:
+            raise _too_large(str(path), size)
+        return Path(path).expanduser().read_bytes(), str(path)
+    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"The picture {path} cannot be read ({reason}): give the path of one that is there.") from error
+
+
+def _too_large(where: str, size: int) -> UserError:
+    return UserError(
+        f"The picture {where} is too large: it has {size / 1e6:,.0f} MB, over {MOST_BYTES / 1e6:.0f}; take a smaller."
+    )

@@ -1,0 +1,81 @@
+"""The compressor's attention over the image tokens, drawn over the picture: the mean of all heads, and each head."""
+
+import math
+
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from dvp.errors import UserError
+
+PANEL = 224  # pixels of a panel's longer side
+MARGIN, TITLE, WORDS = 8, 18, 150  # around panels, above each, and the width of a title
+COLUMNS = 5
+LONGEST = 4  # short sides that are shown of a strip, around what was seen of it
+COLD, HOT = (255, 255, 0), (255, 0, 0)  # of half and of all of the largest weight; what has none keeps its own colour
+FRAME = (0, 160, 255)  # around what the image encoder saw
+OPAQUE = 0.75  # of the largest weight's colour
+
+
+Box = tuple[float, float, float, float]  # left, top, right and bottom
+
+
+def draw_heatmap(picture: Image.Image, attention: Tensor | None, seen: Box) -> Image.Image:
+    """Panels of the picture under the weights (heads, N) of its image tokens, the first of which is the class token.
+
+    Each panel is scaled to its own largest weight, which its title tells; a frame marks what the encoder saw.
+    seen: which part of the picture that is. Raises UserError where there are no weights of patches.
+    """
+    if attention is None or attention.shape[1] < 2:
+        raise UserError("There is no heat map: this checkpoint looked at no picture; leave heatmap out.")
+    picture, box = _around(picture, seen)
+    scale = PANEL / max(picture.size)
+    shown = picture.resize([max(1, round(side * scale)) for side in picture.size], Image.Resampling.BICUBIC)
+    place = [round(edge * scale) for edge in box]
+    maps = [("the picture", None), ("mean", attention.mean(0))]
+    maps += [(f"head {number}", weights) for number, weights in enumerate(attention, start=1)]
+    columns = min(COLUMNS, len(maps))
+    width, height = max(shown.width, WORDS) + MARGIN, shown.height + TITLE + MARGIN
+    rows = math.ceil(len(maps) / columns)
+    page = Image.new("RGB", (MARGIN + columns * width, MARGIN + rows * height), "white")
+    pen, font = ImageDraw.Draw(page), ImageFont.load_default(11)
+    for number, (title, weights) in enumerate(maps):
+        left = MARGIN + number % columns * width
+        top = MARGIN + number // columns * height
+        words = title if weights is None else f"{title}: {weights[1:].max():.1%}, class {weights[0]:.0%}"
+        pen.text((left, top), words, "black", font)
+        page.paste(_panel(shown, weights, place), (left, top + TITLE))
+    return page
+
+
+def _panel(shown: Image.Image, weights: Tensor | None, place: list[int]) -> Image.Image:
+    """The picture with the weights of its patches over it, nearest, as they are, and the frame."""
+    panel = shown.copy()
+    left, top, right, bottom = place
+    if weights is not None:
+        patches = weights[1:]
+        side = math.isqrt(len(patches))
+        levels = (255 * patches / patches.max()).round().byte().reshape(side, side)
+        small = Image.fromarray(levels.numpy(), "L")
+        heat = small.resize((max(1, right - left), max(1, bottom - top)), Image.Resampling.NEAREST)
+        colour = Image.merge("RGB", [heat.point(_ramp(low, high)) for low, high in zip(COLD, HOT, strict=True)])
+        panel.paste(colour, (left, top), heat.point(lambda level: int(level * OPAQUE)))
+    edges = (left, top, max(left, right - 1), max(top, bottom - 1))
+    ImageDraw.Draw(panel).rectangle(edges, outline=FRAME, width=2)
+    return panel
+
+
+def _ramp(low: int, high: int) -> list[int]:
+    """The value of one colour channel by level, 0 to 255: `low` up to half, then towards `high`."""
+    return [round(low + (high - low) * max(0.0, level / 127.5 - 1)) for level in range(256)]
+
+
+def _around(picture: Image.Image, box: Box) -> tuple[Image.Image, Box]:
+    """The picture and the box in it; of a strip the part of it around the box."""
+    short = min(picture.size)
+    if max(picture.size) <= LONGEST * short:
+        return picture, box
+    reach = max(1, math.ceil(LONGEST * short / 2))
+    middle = (round((box[0] + box[2]) / 2), round((box[1] + box[3]) / 2))
+    left, top = (max(0, centre - reach) for centre in middle)
+    right, bottom = (min(side, centre + reach) for side, centre in zip(picture.size, middle, strict=True))
+    return picture.crop((left, top, right, bottom)), (box[0] - left, box[1] - top, box[2] - left, box[3] - top)

@@ -1,0 +1,59 @@
+"""What a checkpoint tells of the settings of a run on it. Torch is not imported for it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dvp.errors import UserError
+from dvp.files import read_description
+
+# What the checkpoint's function is: typed otherwise, a run is refused.
+AGREED = (
+    "language_model", "search_stage", "insert_layer", "use_adapter", "num_heads", "max_text_len", "image_size",
+    "turn_pictures", "quantize", "prompt_format", "use_caption", "as_published",
+)  # fmt: skip
+# What else a run has where nothing is typed: where the frozen weights lay, how it was named and computed.
+PLACES = ("tokenizer", "clip_model")
+TAKEN = (*PLACES, "exp_name", "seed", "kab", "precision", "image_tokens", "per_gpu_batchsize")
+
+
+def settings_told(path: str, on_gpu: bool) -> dict[str, Any]:
+    """The settings of a run on a checkpoint folder where nothing else is said; of an older one those that it knows.
+
+    Raises UserError for a folder that is no checkpoint, or damaged.
+    """
+    description = read_description(path)
+    then = description.get("config") or {}  # older than format 1, it may have none
+    told = {key: then[key] for key in (*AGREED, *TAKEN) if key in then}
+    told |= {key: description[key] for key in AGREED if key in description}
+    told["datasets"], told["language_model"] = [description["task"]], description["language_model"].upper()
+    if told.get("insert_layer") is None:  # a search's, which may also be tested at the one that it found
+        told["insert_layer"] = "auto"
+    if description.get("blind"):
+        told["image_tokens"] = "zero"
+    if told.get("precision") == 16 and not on_gpu:
+        told["precision"] = "auto"
+    return told
+
+
+def require_base(path: str, config: Mapping[str, Any]) -> None:
+    """Raise UserError where a folder of base weights, which the checkpoint or a setting names, is not there."""
+    for key in PLACES:
+        place = str(config[key])
+        if (place.startswith((".", "/", "~")) or place.count("/") > 1) and not Path(place).expanduser().exists():
+            raise UserError(f"{path} needs {key}={place}, where nothing is: say with {key}= where it lies now.")
+
+
+def refuse_other_settings(path: str, told: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Raise UserError with the settings of a checked config that differ from what its checkpoint told."""
+    there = {key: told[key] for key in AGREED if told.get(key) != "auto" and key in told}
+    there["datasets"] = told["datasets"][0]
+    if there.get("search_stage"):  # it has a compressor for each layer, so that one of them can be tested alone
+        del there["search_stage"]
+    differing = [key for key, value in there.items() if config[key] not in (value, "auto")]
+    if differing:
+        listed = "; ".join(f"{key} is {there[key]} there and {config[key]} here" for key in differing)
+        right = " ".join(f"{key}={there[key]}" for key in differing)
+        raise UserError(
+            f"The checkpoint {path} belongs to another run: {listed}. Type {right}, or leave these settings out."
+        )
