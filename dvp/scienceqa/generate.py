@@ -15,7 +15,6 @@ from transformers import DynamicCache
 
 from dvp.backbones import State
 from dvp.model import DVP
-from dvp.scienceqa.adapters import RoutedAdapter
 
 NEVER = 2**30  # position of padding columns: after every token, so no token sees them
 
@@ -71,7 +70,7 @@ def generate(
 @contextmanager
 def _kept_routes(root: nn.Module) -> Iterator[None]:
     """The adapters' shares of the first call hold inside: a decoding step has no first position to route by."""
-    adapters = [module for module in root.modules() if isinstance(module, RoutedAdapter)]
+    adapters = [module for name, module in root.named_modules() if name.endswith(".adapter")]
     for adapter in adapters:
         adapter.keeps = True
     try:
