@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import socket
 from collections.abc import Callable
+from multiprocessing.connection import wait
 from typing import Any
 
 
@@ -22,6 +23,10 @@ def in_two_processes(call: Callable[..., Any], *args: Any, **settings: Any) -> N
     processes = [multiprocessing.get_context("fork").Process(target=one, args=(rank,)) for rank in range(2)]
     for process in processes:
         process.start()
+    wait([process.sentinel for process in processes])
+    if any(process.exitcode for process in processes):  # the other one would wait for it
+        for process in processes:
+            process.terminate()
     for process in processes:
         process.join()
         assert process.exitcode == 0
