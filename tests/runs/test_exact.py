@@ -26,7 +26,7 @@ class Watch(pl.Callback):
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self.arm = pl_module.arm
         if self.keep and trainer.current_epoch == 1 and batch_idx in self.before and trainer.is_global_zero:
-            (last,) = Path(trainer.log_dir).rglob("last.ckpt")
+            (last,) = Path(trainer.default_root_dir).rglob("last.ckpt")
             shutil.copytree(last, self.keep / f"{self.before[batch_idx]}.ckpt")
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -119,7 +119,7 @@ def _fit_and_save(config: dict[str, Any], place: Path, before: dict[int, str]) -
     torch.save(state | {"trace": module.bandit.trace}, f"{config['log_dir']}_{module.global_rank}.pt")
 
 
-def test_two_processes_drop_what_they_would_have_dropped(configure, tmp_path: Path, capfd) -> None:
+def test_two_processes_drop_what_they_would_have_dropped(configure, tmp_path: Path, caplog) -> None:
     options = EPOCHS | {"max_epoch": 2, "batch_size": 4, "per_gpu_batchsize": 2}
     config = configure("dvp_search_bert_vqa", **options, cpu_processes=2) | {"log_dir": str(tmp_path / "whole")}
     in_two_processes(_fit_and_save, config, tmp_path, {0: "end", 3: "within"})
@@ -133,6 +133,5 @@ def test_two_processes_drop_what_they_would_have_dropped(configure, tmp_path: Pa
     assert len(streams) == 2 and not torch.equal(streams[0]["cpu"], streams[1]["cpu"])
 
     alone = configure("dvp_search_bert_vqa", **options | {"resume_from": str(tmp_path / "end.ckpt")})
-    capfd.readouterr()
     fit(alone)
-    assert "Dropout begins anew: the checkpoint is of 2 process(es), this run of 1." in "".join(capfd.readouterr())
+    assert "Dropout begins anew: the checkpoint is of 2 process(es), this run of 1." in caplog.messages
