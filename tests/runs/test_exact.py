@@ -1,6 +1,8 @@
 """A run that goes on ends as one that never stopped: the same rows, dropout, arms, scores and weights, bit for bit."""
 
+import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +73,40 @@ def test_a_run_that_max_steps_ended_goes_on_with_the_rest_of_the_epoch(
     (last,) = Path(part.log_dir).rglob("last.ckpt")
     resumed = fit(config | goes_on | {"resume_from": str(last)}, rest).lightning_module
     assert rest.seen == whole.seen[-len(rest.seen) :] and len(rest.seen) == {3: 16, 4: 13}[stopped]
+    assert_same(expected, resumed)
+
+
+class Announce(pl.Callback):
+    """SLURM's signal amidst a pass, and the job's end when the run has saved itself."""
+
+    def __init__(self, passes: int):
+        self.passes, self.count = passes, 0
+
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.count += 1
+        if self.count == self.passes:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        if any(Path(trainer.default_root_dir).glob("hpc_ckpt_*")):
+            raise RuntimeError("killed")
+
+
+@pytest.mark.parametrize("passes, saved", [(9, 11), (12, 12), (13, 14), (15, 16)])
+def test_what_slurm_announces_amidst_a_pass_is_saved_behind_it(
+    passes: int, saved: int, configure, monkeypatch, tmp_path: Path
+) -> None:
+    config = configure("dvp_search_bert_vqa", **EPOCHS)
+    whole, rest = Watch(), Watch()
+    expected = fit(config | {"log_dir": str(tmp_path / "whole")}, whole).lightning_module
+    monkeypatch.setattr("pytorch_lightning.trainer.connectors.signal_connector.call", lambda *_, **__: 0)  # scontrol
+    for name, value in {"SLURM_JOB_ID": "77", "SLURM_NTASKS": "1", "SLURM_JOB_NAME": "train"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(RuntimeError, match="killed"):
+        fit(config, Announce(passes))
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    resumed = fit(config, rest).lightning_module
+    assert rest.seen == whole.seen[saved:]
     assert_same(expected, resumed)
 
 
