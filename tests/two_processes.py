@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import socket
 from collections.abc import Callable
+from multiprocessing.connection import wait
 from typing import Any
 
 
@@ -19,9 +20,15 @@ def in_two_processes(call: Callable[..., Any], *args: Any, **settings: Any) -> N
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test"}
         call(*args, **settings)
 
-    processes = [multiprocessing.get_context("fork").Process(target=one, args=(rank,)) for rank in range(2)]
+    processes = [
+        multiprocessing.get_context("fork").Process(target=one, args=(rank,), daemon=True) for rank in range(2)
+    ]
     for process in processes:
         process.start()
+    wait([process.sentinel for process in processes])
+    if any(process.exitcode for process in processes):  # the other one would wait for it
+        for process in processes:
+            process.terminate()
     for process in processes:
         process.join()
         assert process.exitcode == 0

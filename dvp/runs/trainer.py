@@ -12,6 +12,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from dvp.checkpoints import TrainedOnly, read_progress
 from dvp.data.image_tokens import ImageTokens
 from dvp.kinds import KINDS
+from dvp.runs.announced import BetweenUpdates
 from dvp.runs.devices import precision_of, strategy_of
 from dvp.runs.folder import is_first_process, newest_checkpoint, requeued_folder, run_folder
 from dvp.runs.resume import GoingOn, check_resume
@@ -42,6 +43,7 @@ def build_trainer(config: dict[str, Any], monitor: str) -> pl.Trainer:
         ModelCheckpoint(filename="last", enable_version_counter=False),  # save_last skips epochs that are not the best
         LearningRateMonitor(logging_interval="step"),
         GoingOn(resumed),
+        BetweenUpdates(),
         TQDMProgressBar(refresh_rate=10),  # it shows the loss, and so waits for the device: not in every step
     ]
     if config["image_tokens"] == "cache" or config["image_tokens"] == "auto" and not config["fast_dev_run"]:

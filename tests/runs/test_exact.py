@@ -1,6 +1,8 @@
 """A run that goes on ends as one that never stopped: the same rows, dropout, arms, scores and weights, bit for bit."""
 
+import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ class Watch(pl.Callback):
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self.arm = pl_module.arm
         if self.keep and trainer.current_epoch == 1 and batch_idx in self.before and trainer.is_global_zero:
-            (last,) = Path(trainer.log_dir).rglob("last.ckpt")
+            (last,) = Path(trainer.default_root_dir).rglob("last.ckpt")
             shutil.copytree(last, self.keep / f"{self.before[batch_idx]}.ckpt")
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -74,6 +76,40 @@ def test_a_run_that_max_steps_ended_goes_on_with_the_rest_of_the_epoch(
     assert_same(expected, resumed)
 
 
+class Announce(pl.Callback):
+    """SLURM's signal amidst a pass, and the job's end when the run has saved itself."""
+
+    def __init__(self, passes: int):
+        self.passes, self.count = passes, 0
+
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.count += 1
+        if self.count == self.passes:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        if any(Path(trainer.default_root_dir).glob("hpc_ckpt_*")):
+            raise RuntimeError("killed")
+
+
+@pytest.mark.parametrize("passes, saved", [(9, 11), (12, 12), (13, 14), (15, 16)])
+def test_what_slurm_announces_amidst_a_pass_is_saved_behind_it(
+    passes: int, saved: int, configure, monkeypatch, tmp_path: Path
+) -> None:
+    config = configure("dvp_search_bert_vqa", **EPOCHS)
+    whole, rest = Watch(), Watch()
+    expected = fit(config | {"log_dir": str(tmp_path / "whole")}, whole).lightning_module
+    monkeypatch.setattr("pytorch_lightning.trainer.connectors.signal_connector.call", lambda *_, **__: 0)  # scontrol
+    for name, value in {"SLURM_JOB_ID": "77", "SLURM_NTASKS": "1", "SLURM_JOB_NAME": "train"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(RuntimeError, match="killed"):
+        fit(config, Announce(passes))
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    resumed = fit(config, rest).lightning_module
+    assert rest.seen == whole.seen[saved:]
+    assert_same(expected, resumed)
+
+
 # Two processes, and however an update is split
 
 
@@ -81,7 +117,8 @@ def test_a_run_that_max_steps_ended_goes_on_with_the_rest_of_the_epoch(
 def still(make_language_model) -> dict[str, Any]:
     """Settings of a run without dropout that goes where its gradients point."""
     model = make_language_model("bert", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    return {"tokenizer": model, "drop_rate": 0.0, "optim_type": "sgd", "learning_rate": 0.01, "max_steps": None}
+    return {"tokenizer": model, "drop_rate": 0.0, "optim_type": "sgd", "learning_rate": 0.01, "max_steps": None,
+            "decay_power": "constant", "warmup_steps": 0}  # fmt: skip
 
 
 def trained(config: dict[str, Any], split: dict[str, int]) -> dict[str, torch.Tensor]:
@@ -111,25 +148,26 @@ def test_an_update_is_the_mean_of_its_rows_however_it_is_split(by_length: bool, 
         assert worst < 1e-6 < 1e-3 < max((whole[name] - began[name]).abs().max().item() for name in whole)
 
 
-def _whole_then_rest(config: dict[str, Any], place: Path) -> None:
-    whole, rest = Watch(place, {0: "end", 4: "within"}), Watch()
-    expected = fit(config, whole).lightning_module
-    torch.distributed.barrier()
-    states = TrainedOnly().load_checkpoint(str(place / "within.ckpt"))["rng"]
-    assert len(states) == 2 and not torch.equal(states[0]["cpu"], states[1]["cpu"])
-    torch.distributed.destroy_process_group()
-    there = {"resume_from": str(place / "within.ckpt"), "log_dir": str(place / "rest")}
-    resumed = fit(config | there, rest).lightning_module
-    assert rest.seen == whole.seen[-len(rest.seen) :] and len(rest.seen) == 8
-    assert_same(expected, resumed)
+def _fit_and_save(config: dict[str, Any], place: Path, before: dict[int, str]) -> None:
+    watch = Watch(place, before)
+    module = fit(config, watch).lightning_module
+    state = {"seen": watch.seen, "weights": {name: one.detach() for name, one in trained_state(module).items()}}
+    torch.save(state | {"trace": module.bandit.trace}, f"{config['log_dir']}_{module.global_rank}.pt")
 
 
-def test_two_processes_drop_what_they_would_have_dropped(configure, tmp_path: Path, capfd) -> None:
-    options = EPOCHS | {"max_epoch": 2, "batch_size": 4, "per_gpu_batchsize": 2, "cpu_processes": 2}
-    config = configure("dvp_search_bert_vqa", **options)
-    in_two_processes(_whole_then_rest, config, tmp_path)
-    alone = configure("dvp_search_bert_vqa", **options | {"cpu_processes": 1, "per_gpu_batchsize": 4})
-    alone |= {"resume_from": str(tmp_path / "end.ckpt"), "log_dir": str(tmp_path / "alone")}
-    capfd.readouterr()
+def test_two_processes_drop_what_they_would_have_dropped(configure, tmp_path: Path, caplog) -> None:
+    options = EPOCHS | {"max_epoch": 2, "batch_size": 4, "per_gpu_batchsize": 2}
+    config = configure("dvp_search_bert_vqa", **options, cpu_processes=2) | {"log_dir": str(tmp_path / "whole")}
+    in_two_processes(_fit_and_save, config, tmp_path, {0: "end", 3: "within"})
+    there = {"resume_from": str(tmp_path / "within.ckpt"), "log_dir": str(tmp_path / "rest")}
+    in_two_processes(_fit_and_save, config | there, tmp_path, {})
+    found = [[torch.load(tmp_path / f"{run}_{rank}.pt") for rank in (0, 1)] for run in ("whole", "rest")]
+    for whole, rest in zip(*found, strict=True):
+        assert rest["seen"] == whole["seen"][-2:] and rest["trace"] == whole["trace"]
+        assert all(torch.equal(rest["weights"][name], weight) for name, weight in whole["weights"].items())
+    streams = TrainedOnly().load_checkpoint(str(tmp_path / "within.ckpt"))["rng"]
+    assert len(streams) == 2 and not torch.equal(streams[0]["cpu"], streams[1]["cpu"])
+
+    alone = configure("dvp_search_bert_vqa", **options | {"resume_from": str(tmp_path / "end.ckpt")})
     fit(alone)
-    assert "Dropout begins anew: the checkpoint is of 2 process(es), this run of 1." in "".join(capfd.readouterr())
+    assert "Dropout begins anew: the checkpoint is of 2 process(es), this run of 1." in caplog.messages

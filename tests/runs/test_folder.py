@@ -122,9 +122,12 @@ def test_only_a_requeued_job_finds_its_folder(tmp_path: Path, job) -> None:
 class Interrupt(pl.Callback):
     """What SLURM does to a job of which the time is up, in the second epoch."""
 
+    def on_before_optimizer_step(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step == 2:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         if trainer.global_step == 3:
-            os.kill(os.getpid(), signal.SIGUSR1)
             raise RuntimeError("killed")
 
 

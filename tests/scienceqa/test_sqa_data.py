@@ -198,3 +198,10 @@ def test_missing_and_foreign_tables_are_refused(folder, tmp_path):
     (tmp_path / "scienceqa_train.arrow").unlink()
     with pytest.raises(UserError, match="scienceqa_train.arrow is missing"):
         make(tmp_path)
+
+
+def test_what_a_loss_is_averaged_over_is_the_labelled_tokens_that_are_not_cut(folder):
+    data = make(folder)
+    rows = data.questions(("train",), "train")
+    assert rows.counted.tolist() == [len(data.reader.collate([rows[item]])["targets"]) for item in range(len(rows))]
+    assert len(set(rows.counted)) > 2

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from two_processes import in_two_processes
 
 from dvp.backbones import BACKBONES
+from dvp.checkpoints import read_progress
 from dvp.data.arrow import open_table
 from dvp.evaluation.scienceqa import score_files
 from dvp.module import DVPModule
@@ -171,19 +172,35 @@ def test_as_published_unreadable_answers_are_drawn_alike_every_time(run, folders
 
 @pytest.mark.parametrize("stage", ["adaption", "search"])
 def test_a_resumed_run_ends_as_one_that_never_stopped(run, stage, tmp_path):
-    whole = run(stage, log_dir=tmp_path / "whole", decay_power="constant", warmup_steps=0) / "whole"
-    options = {"decay_power": "constant", "warmup_steps": 0, "log_dir": tmp_path / "parts"}
-    run(stage, max_epoch=1, **options)
-    half = last(tmp_path / "parts", stage)
-    run(stage, resume_from=half, log_dir=tmp_path / "rest", decay_power="constant", warmup_steps=0)
-    ends = [load_file(last(root, stage) / "weights.safetensors") for root in (whole, tmp_path / "rest")]
-    for name, tensor in ends[0].items():
-        torch.testing.assert_close(tensor, ends[1][name], atol=1e-6, rtol=0)
+    options = {"decay_power": "constant", "warmup_steps": 0, "batch_size": 6, "per_gpu_batchsize": 2}
+    whole = run(stage, log_dir=tmp_path / "whole", **options) / "whole"
+    ends = [load_file(last(whole, stage) / "weights.safetensors")]
+    # At an epoch's end, and within the second, behind 2 of the 3 passes of an update
+    for name, stop in (("end", {"max_epoch": 1}), ("within", {"max_steps": 5, "val_check_interval": 5 / 8})):
+        run(stage, log_dir=tmp_path / name, **options | {"max_epoch": 2} | stop)
+        run(
+            stage, log_dir=tmp_path / f"{name}-rest", resume_from=last(tmp_path / name, stage), num_workers=2, **options
+        )
+        ends.append(load_file(last(tmp_path / f"{name}-rest", stage) / "weights.safetensors"))
+    assert read_progress(str(last(tmp_path / "within", stage)))["passes"] == 5
+    for end in ends[1:]:
+        assert all(torch.equal(end[name], tensor) for name, tensor in ends[0].items())
     if stage == "search":
-        traces = [
-            json.loads(next(root.rglob("search.json")).read_text())["trace"] for root in (whole, tmp_path / "rest")
-        ]
-        assert [step["arms"] for step in traces[0]] == [step["arms"] for step in traces[1]]
+        roots = (whole, tmp_path / "end-rest", tmp_path / "within-rest")
+        traces = [json.loads(next(root.rglob("search.json")).read_text())["trace"] for root in roots]
+        assert traces[0] == traces[1] == traces[2]
+
+
+def test_an_update_is_the_mean_of_its_labelled_tokens_however_it_is_split(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.nn.Dropout, "forward", lambda module, x: x)  # of the adapters
+    options = {"batch_size": 12, "optim_type": "sgd", "decay_power": "constant", "warmup_steps": 0, "drop_rate": 0.0}
+    options |= {"learning_rate": 1.0}  # of 16 problems, the last update has 4
+    run("adaption", log_dir=tmp_path / "whole", per_gpu_batchsize=12, **options)
+    run("adaption", log_dir=tmp_path / "passes", per_gpu_batchsize=3, **options)
+    in_two_processes(run, "adaption", log_dir=tmp_path / "both", per_gpu_batchsize=3, cpu_processes=2, **options)
+    whole, *others = (load_file(last(tmp_path / name) / "weights.safetensors") for name in ("whole", "passes", "both"))
+    for other in others:
+        assert max((other[name] - tensor).abs().max().item() for name, tensor in whole.items()) < 1e-5
 
 
 def test_two_processes_search_alike_and_answer_every_problem_once(run, tmp_path):
