@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dvp.build import build_data, build_module
-from dvp.checkpoints import TrainedOnly
+from dvp.checkpoints import TrainedOnly, read_checkpoint
 from dvp.errors import UserError
 from dvp.module import DVPModule
 from dvp.published.classification import load_published
@@ -101,7 +101,7 @@ def test_training_goes_on_from_it(case: Case, tmp_path: Path) -> None:
     TrainedOnly().save_checkpoint(checkpoint, str(tmp_path / "ours.ckpt"))
     again = fresh(case)
     load_published(save(tmp_path, case), again)  # the frozen weights
-    again.on_load_checkpoint(TrainedOnly().load_checkpoint(str(tmp_path / "ours.ckpt")))
+    again.load_weights(*read_checkpoint(str(tmp_path / "ours.ckpt")))
     with torch.no_grad():
         torch.testing.assert_close(again.model(batch, again.arm), case.tensors["out.logits"], rtol=0, atol=1e-4)
 
