@@ -135,7 +135,7 @@ class Answering(nn.Module):
         layer = self.insert_layer if insert_layer is None else insert_layer
         if not 0 <= layer < self.model.num_layers:
             raise UserError(
-                f"insert_layer={layer} is outside this model: it has layers 0 to {self.model.num_layers - 1}."
+                f"insert_layer={layer} is outside this model: give one from 0 to {self.model.num_layers - 1}."
             )
         dtype = CAST.get(precision_of(self.config))
         with (

@@ -18,8 +18,8 @@ def check(asked: Asked, sees: bool) -> None:
     """Raise UserError for a question without choices, or with more than there are letters."""
     if not 2 <= len(asked.choices) <= len(LETTERS):
         raise UserError(
-            f"{len(asked.choices)} choices are given: this checkpoint chooses from 2 to {len(LETTERS)}, such as "
-            'choices="red|blue".'
+            f"{len(asked.choices)} choices are given, and this checkpoint chooses from 2 to {len(LETTERS)}: give "
+            'them as in choices="red|blue".'
         )
     if not all(isinstance(choice, str) and choice.strip() for choice in asked.choices):
         raise UserError(f"The choices {asked.choices!r} are not all texts: write each of them out.")

@@ -151,7 +151,7 @@ def test_a_gpu_answers_alike(device: str, checkpoint) -> None:
 def test_another_layer_and_lists_of_other_lengths(model) -> None:
     at = [model.answer(picture(5), "no circle is yellow", insert_layer=layer).probability for layer in range(3)]
     assert len(set(at)) == 3 and at[1] == model.answer(picture(5), "no circle is yellow").probability
-    with pytest.raises(UserError, match="layers 0 to 2"):
+    with pytest.raises(UserError, match="give one from 0 to 2"):
         model.answer(picture(5), "no circle is yellow", insert_layer=3)
     with pytest.raises(UserError, match="2 of image, 3 of question"):
         model.answer([picture(5)] * 2, ["a", "b", "c"])
