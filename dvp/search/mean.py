@@ -13,6 +13,9 @@ from dvp.search.rule import Rule, Verdict
 CHECK_EVERY = 30  # updates
 LEAST_BATCHES = 20  # in the last half; fewer say nothing
 DECIDED, AS_GOOD = 4.0, 3.0  # z of an arm that ends the search; z below which an arm may be as good as the leader
+LEAST_LEAD = (
+    3.0  # of 100 points: blind arms lead each other by less, for as long as they learn the answers at their own pace
+)
 LEAST_ERROR = 1e-3  # of scores from 0 to 100: no lead is surer than rounding
 
 
@@ -23,6 +26,12 @@ class Standings(NamedTuple):
     means: list[float]
     z: list[float]  # all 0 where one batch tells of no error
     leader: int
+
+    @property
+    def apart(self) -> float:
+        """The largest z of an arm that is far enough behind to show that the model uses the picture; 0 if none is."""
+        best = self.means[self.leader]
+        return max(z if best - mean >= LEAST_LEAD else 0.0 for mean, z in zip(self.means, self.z, strict=True))
 
 
 def standings(trace: Sequence[dict[str, Any]]) -> Standings | None:
@@ -70,12 +79,14 @@ class MeanScores(Rule):
         if not now or now.batches < LEAST_BATCHES:
             few = f"undecided: {len(self.trace)} scored batches are too few to tell the arms apart; search longer"
             return Verdict(False, False, few)
-        if max(now.z) < AS_GOOD:  # blind arms all answer alike; so do arms that are equally good, and nothing is lost
-            alike = "undecided: the arms still answer like a blind model, none better than another beyond noise"
+        if now.apart < AS_GOOD:  # blind arms all answer alike; so do arms that are equally good, and nothing is lost
+            alike = (
+                f"undecided: the arms still answer like a blind model, none {LEAST_LEAD:g} points behind beyond noise"
+            )
             return Verdict(False, False, f"{alike}; search longer")
         equals = [arm for arm, z in enumerate(now.z) if z < AS_GOOD and arm != now.leader]
         others = [arm for arm, z in enumerate(now.z) if z >= AS_GOOD]
-        decided = max(now.z) >= DECIDED
+        decided = now.apart >= DECIDED
         as_good = f"; {listed(equals)} as good" if equals else ""
         if decided:
             return Verdict(True, True, f"K = {now.leader}{as_good}; {listed(others)} worse")
@@ -85,7 +96,7 @@ class MeanScores(Rule):
     def progress(self) -> dict[str, float]:
         """What to show while searching: K, and how sure it is that some arm is worse."""
         now = standings(self.trace)
-        return super().progress() | {"z": max(now.z) if now else 0.0}
+        return super().progress() | {"z": now.apart if now else 0.0}
 
     def summary(self) -> dict[str, Any]:
         """What is known of each arm, ready for JSON: means, z, and the candidates, the leader among them."""
