@@ -17,6 +17,7 @@ from dvp.config.experiments import (
     SHAPES_SCIENCE_QA,
     SHAPES_SCIENCE_QA_SEARCH,
     SHAPES_SEARCH,
+    SHAPES_VQA_SEARCH,
     search_of,
 )
 from dvp.config.rules import SEARCH_RULES, STRATEGIES, TEXTS, check_value, check_values
@@ -78,6 +79,7 @@ def test_shapes_turns_any_experiment_into_a_small_one(name: str) -> None:
     given = (
         SHAPES
         | (SHAPES_SEARCH if searching else SHAPES_ADAPTERS if adapters else {})
+        | (SHAPES_VQA_SEARCH if searching and name.endswith("vqa") else {})
         | {"tokenizer": config["tokenizer"]}
     )
     assert {key: config[key] for key in given} == given
