@@ -38,8 +38,11 @@ class TrainedOnly(CheckpointIO):
 
         def write(folder: Path) -> None:
             folder.mkdir()
-            save_file(weights, folder / "weights.safetensors")
-            save_file(tensors, folder / "training.safetensors")
+            for name, held in (("weights", weights), ("training", tensors)):
+                try:
+                    save_file(held, folder / f"{name}.safetensors")
+                except SafetensorError as error:  # a full disk, to it
+                    raise OSError(str(error)) from error
             (folder / "description.json").write_text(json.dumps(description, indent=1), encoding="utf-8")
             (folder / "training.json").write_text(json.dumps(training), encoding="utf-8")
 
