@@ -1,4 +1,4 @@
-"""The processes that load data: a signal to all processes of a run is for the one that trains, which saves and stops."""
+"""The processes that load data: a signal to all processes of a run is for the one that trains, and saves, alone."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""A run of which one process fails, started like run.py: python -m ... <how> <rank> with ...; how is a key of FAILURES."""
+"""A run of which one process fails: failing.py <how> <rank> with ...; how is a key of FAILURES."""
 
 import os
 import resource

@@ -29,7 +29,7 @@ EVENTS = {"open", "os.rename", "os.symlink", "os.mkdir", "os.remove", "os.rmdir"
 
 
 class Kill(NamedTuple):
-    """When a run is killed: before pass number `at`, or before the step number `at` that changes a file under log_dir."""
+    """When a run is killed: before pass number `at`, or before step number `at` that changes a file under log_dir."""
 
     what: str  # passes, writes, or one of EVENTS
     at: int
