@@ -52,7 +52,7 @@ class Saving(Checkpoint):
         listen(self._note)  # again: Lightning has taken SIGTERM
         self.requeue = signal.getsignal(signal.SIGUSR1) if SLURMEnvironment.detect() else None
         if callable(self.requeue):
-            signal.signal(signal.SIGUSR1, lambda signum, frame: self._note("requeue"))
+            signal.signal(signal.SIGUSR1, lambda signum, frame: self._ask("requeue"))
         self.folder = Path(trainer.default_root_dir) / "checkpoints"
         self.next_save = time.monotonic() + (self.seconds or 0)
 
@@ -65,6 +65,9 @@ class Saving(Checkpoint):
     def _note(self, name: str) -> None:
         if not self.training or self.asked == name == "SIGINT":  # twice: it shall not wait for the update
             stop_at_once(name)
+        self._ask(name)
+
+    def _ask(self, name: str) -> None:
         self.asked = max(self.asked, name, key=ASKED.__getitem__)
 
     # Saving
