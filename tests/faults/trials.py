@@ -67,7 +67,7 @@ def arm(kill: Kill, log_dir: Path) -> None:
         return
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
-        if event not in EVENTS or not str(args[0]).startswith(str(log_dir)):
+        if event not in EVENTS or not any(str(path).startswith(str(log_dir)) for path in args[:2]):
             return
         if kill.what in ("writes", event) and (event != "open" or args[2] & (os.O_WRONLY | os.O_RDWR)):
             step()
@@ -172,7 +172,7 @@ def outcome(log_dir: Path) -> dict[str, Any]:
     (folder,) = folders if len(folders) == 1 else [max(folders, key=lambda path: path.stat().st_mtime_ns)]
     (last,) = folder.glob("checkpoints/last.ckpt")
     best = sorted(path.name for path in folder.glob("checkpoints/epoch=*.ckpt"))
-    found: dict[str, Any] = {"best": best, "last": os.readlink(last)}
+    found: dict[str, Any] = {"best": best, "link": os.readlink(last)}
     for name, path in (("last", last), *((name, folder / "checkpoints" / name) for name in best)):
         found |= {f"{name}: {key}": tensor for key, tensor in read_checkpoint(str(path))[0].items()}
     found["metrics"] = (folder / "metrics.csv").read_bytes()
