@@ -33,7 +33,7 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
             replaced = path.with_name(f".{path.name}.{os.getpid()}.old")
             path.rename(replaced)
             temporary.rename(path)
-            shutil.rmtree(replaced)
+            remove(replaced)  # a link alone, where it was one
         else:
             temporary.replace(path)
     except OSError as error:
