@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-sqa test check format configs clean
+.PHONY: help setup demo demo-sqa test soak check format configs clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ demo-sqa: setup ## ScienceQA on embedded data: search K, train at K, answer the 
 
 test: setup ## Run all tests
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+
+soak: setup ## Kill runs at random for MINUTES (10) and compare each with one that never stopped
+	$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),10)
 
 check: setup ## Lint
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

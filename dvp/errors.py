@@ -1,6 +1,8 @@
 """What the user is told, without a traceback, when the input or the settings are wrong."""
 
-from sacred.utils import SacredError
+from sacred.utils import SacredError, SacredInterrupt
+
+PREEMPTED = 75  # "temporary failure, try again": what schedulers take for a job to start again
 
 
 class UserError(SacredError):
@@ -9,3 +11,17 @@ class UserError(SacredError):
     def __init__(self, sentence: str):
         # A process that loads data hands its error on as the text of a traceback, which ends in the sentence.
         super().__init__(sentence.rpartition("UserError: ")[2].strip(), print_traceback=False)
+
+
+class Stopped(SacredInterrupt):
+    """A run was told to stop, and did. signal: SIGINT or SIGTERM; saved: its checkpoint, None where it has no new one.
+
+    code: what the process ends with.
+    """
+
+    STATUS = "INTERRUPTED"
+
+    def __init__(self, signal: str, saved: str | None):
+        super().__init__(signal)
+        self.signal, self.saved = signal, saved
+        self.code = {"SIGINT": 130, "SIGTERM": PREEMPTED}[signal]

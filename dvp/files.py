@@ -13,6 +13,8 @@ from typing import Any
 
 from dvp.errors import UserError
 
+RESUME_WORDS = ("auto", "last")  # of resume_from, in a path's place: the newest checkpoint of the experiment
+
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` make a file or folder under a temporary name, sync it, and rename it to `path`.
@@ -31,7 +33,7 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
             replaced = path.with_name(f".{path.name}.{os.getpid()}.old")
             path.rename(replaced)
             temporary.rename(path)
-            shutil.rmtree(replaced)
+            remove(replaced)  # a link alone, where it was one
         else:
             temporary.replace(path)
     except OSError as error:
@@ -40,6 +42,36 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         ) from error
     finally:
         remove(temporary)
+
+
+def write_link(path: Path, target: str) -> None:
+    """Let `path` be a link to `target` beside it, in one step: it is never missing, and always of something whole.
+
+    Raises UserError when the place is not writable or full.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(target)
+        if path.is_dir() and not path.is_symlink():  # as it once was
+            shutil.rmtree(path)
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(
+            f"{path} could not be written ({error.strerror or error}): free the place or choose another."
+        ) from error
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes left half-written in a folder in which none writes now.
+
+    A folder that had made room for one that did not come is put back.
+    """
+    for path in sorted(folder.glob(".*.*.old")):
+        place = path.with_name(path.name[1:].rpartition(".")[0].rpartition(".")[0])
+        remove(path) if place.exists() else path.rename(place)
+    for path in folder.glob(".*.*.tmp"):
+        remove(path)
 
 
 def require_writable(folder: Path) -> None:
@@ -58,9 +90,9 @@ def is_published(checkpoint: str | None) -> bool:
 
 def remove(path: Path) -> None:
     """Remove a file or folder if it is there."""
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
-    elif path.exists():
+    elif path.exists() or path.is_symlink():
         path.unlink()
 
 

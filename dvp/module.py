@@ -153,15 +153,16 @@ class DVPModule(pl.LightningModule):
         begin_streams(self.standing.get("rng", []), self.device, self.seed, self.trainer.global_step, **ranks)
         take_up(self, gradients := self.standing.get("gradients", {}))
         self.within_update, self.standing = bool(gradients), {}
+        self.trainer.should_stop |= bool(self.bandit and self.bandit.ended)  # in the checkpoint
 
-    def on_train_end(self) -> None:
+    def on_fit_end(self) -> None:  # a training that goes on where nothing is left has no end
         self.search_batches = None  # ends the processes that load them
         if self.bandit and not self.trainer.fast_dev_run:
-            folder = Path(self.trainer.log_dir)  # asked on all ranks, since it talks to them
-            if self.trainer.is_global_zero:
-                self._write_search(folder)
+            self._write_search(Path(self.trainer.log_dir))  # asked on all ranks, since it talks to them
 
     def _write_search(self, folder: Path) -> None:
+        if not self.trainer.is_global_zero:
+            return
         updates, data_root = self.trainer.global_step, self.trainer.datamodule.data_root
         search = {
             "finished": self.bandit.ended or updates >= self.trainer.estimated_stepping_batches,
@@ -169,7 +170,7 @@ class DVPModule(pl.LightningModule):
             "as_published": self.as_published,
             "updates": updates,
             "seconds": self._searched(),
-            "ran_on": str(self.device),
+            "ran_on": str(self.trainer.strategy.root_device),
             "world_size": self.trainer.world_size,
             "torch": torch.__version__,
             "tables": tables_of(data_root, self.task.files),

@@ -169,12 +169,14 @@ def fit(config: dict[str, Any], *callbacks: Any) -> Any:
     import pytorch_lightning as pl
 
     from dvp.build import build_data, build_module
-    from dvp.runs.trainer import build_trainer, start_from
+    from dvp.runs.auto import settle_resume
+    from dvp.runs.trainer import build_trainer
 
+    config = settle_resume(config)
     pl.seed_everything(config["seed"], workers=True)
     data = build_data(config)
     module = build_module(config, data)
     trainer = build_trainer(config, module.monitor)
     trainer.callbacks += callbacks
-    trainer.fit(module, datamodule=data, ckpt_path=start_from(trainer, config))
+    trainer.fit(module, datamodule=data, ckpt_path=config["resume_from"])
     return trainer

@@ -8,6 +8,7 @@ training.json           the rest of Lightning's state: loops, schedules, callbac
 
 import hashlib
 import json
+import shutil
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,20 +38,27 @@ class TrainedOnly(CheckpointIO):
 
         def write(folder: Path) -> None:
             folder.mkdir()
-            save_file(weights, folder / "weights.safetensors")
-            save_file(tensors, folder / "training.safetensors")
+            for name, held in (("weights", weights), ("training", tensors)):
+                try:
+                    save_file(held, folder / f"{name}.safetensors")
+                except SafetensorError as error:  # a full disk, to it
+                    raise OSError(str(error)) from error
             (folder / "description.json").write_text(json.dumps(description, indent=1), encoding="utf-8")
             (folder / "training.json").write_text(json.dumps(training), encoding="utf-8")
 
         write_whole(Path(path), write)
 
     def load_checkpoint(self, path: str, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        weights, description = read_checkpoint(path)
-        folder = Path(path)
+        folder = Path(path).resolve()  # once: last.ckpt may meanwhile become another
+        weights, description = read_checkpoint(str(folder))
         with _refusing_damage(folder):
             tensors = load_file(folder / "training.safetensors")
             training = _unpack(json.loads((folder / "training.json").read_text(encoding="utf-8")), tensors)
         return training | {"state_dict": weights, "description": description}
+
+    def copy_checkpoint(self, path: Path, to: Path) -> None:
+        """Have the same checkpoint in another place, whole or not at all."""
+        write_whole(to, lambda place: shutil.copytree(path, place))
 
     def remove_checkpoint(self, path: str) -> None:
         remove(Path(path))
@@ -61,7 +69,8 @@ def read_checkpoint(path: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Raises UserError when it is missing, no checkpoint, or damaged.
     """
-    folder, description = Path(path), read_description(path)
+    folder = Path(path).resolve()
+    description = read_description(path if not folder.exists() else str(folder))
     with _refusing_damage(folder):
         return current_weights(load_file(folder / "weights.safetensors"), description), description
 

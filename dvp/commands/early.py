@@ -9,6 +9,7 @@ from typing import Any
 
 from dvp.config import LANGUAGE_MODELS, SHAPES
 from dvp.errors import UserError
+from dvp.files import RESUME_WORDS
 from dvp.tasks import TASKS
 
 
@@ -125,5 +126,5 @@ def _check_place(key: str, place: str) -> None:
 
 
 def _check_checkpoint(key: str, place: str | None) -> None:
-    if place and not Path(place).exists():
+    if place and place not in RESUME_WORDS and not Path(place).exists():
         raise UserError(f"{key}={place}: there is no such checkpoint; give one under log_dir, such as .../last.ckpt.")

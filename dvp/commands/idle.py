@@ -28,6 +28,7 @@ IDLE: tuple[tuple[tuple[str, ...], Callable[[dict[str, Any]], bool], str], ...] 
         "only a test of VQA asks for it",
     ),
     (("resume_from",), lambda c: c["test_only"], "a test takes load_path"),
+    (("save_every",), lambda c: c["test_only"], "a test saves no checkpoint"),
     (("start_from",), lambda c: c["test_only"], "a test takes load_path"),
     (SWEEP, lambda c: True, "it is for sweep"),
     (CONVERT, lambda c: True, "it is for convert"),

@@ -1,6 +1,7 @@
 """Search, train or test: what `python run.py with ...` does without a verb."""
 
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from sacred.run import Run
@@ -27,19 +28,28 @@ def carry_out(
     import pytorch_lightning as pl  # here, so that help and mistakes answer at once
 
     from dvp.build import build
+    from dvp.runs.auto import settle_resume
     from dvp.runs.devices import prepare_devices
-    from dvp.runs.trainer import build_trainer, start_from
+    from dvp.runs.stopping import Together, stoppable
+    from dvp.runs.trainer import build_trainer
 
-    prepare_devices(config["num_gpus"])
-    pl.seed_everything(config["seed"], workers=True)
-    data, module = build(config)
-    trainer = build_trainer(config, module.monitor)
-    trainer.callbacks += callbacks(module.monitor)
-    for record in run.observers:
-        record.began = True
-    if config["test_only"]:
-        trainer.test(module, datamodule=data)
-    else:
-        print(f"{module.monitor} picks the checkpoint.")
-        trainer.fit(module, datamodule=data, ckpt_path=start_from(trainer, config))
+    def fail(words: str) -> None:
+        for record in run.observers:
+            record.failed_event(datetime.now(UTC).replace(tzinfo=None), [words])
+
+    with stoppable(ex.words):
+        prepare_devices(config["num_gpus"])
+        config = settle_resume(config)
+        pl.seed_everything(config["seed"], workers=True)
+        data, module = build(config)
+        trainer = build_trainer(config, module.monitor)
+        trainer.callbacks += callbacks(module.monitor)
+        for record in run.observers:
+            record.began = True
+        with Together(trainer, fail):
+            if config["test_only"]:
+                trainer.test(module, datamodule=data)
+            else:
+                print(f"{module.monitor} picks the checkpoint.")
+                trainer.fit(module, datamodule=data, ckpt_path=config["resume_from"])
     return trainer

@@ -11,6 +11,7 @@ from dvp.commands.main import carry_out
 from dvp.config import NAMED, check, ex, settle
 from dvp.config.saved import is_saved, read_saved
 from dvp.errors import UserError
+from dvp.files import RESUME_WORDS
 from dvp.runs.folder import is_first_process
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 STAGES = ("dvp_search_", "dvp_adaption_")
 # What the stages settle between them.
-SETTLED = ("search_stage", "test_only", "insert_layer", "start_from", "load_path", "resume_from", "fast_dev_run")
+SETTLED = ("search_stage", "test_only", "insert_layer", "start_from", "load_path", "fast_dev_run")
 UNTOLD = ("exp_name", "search_stage", "accumulate")  # of what differs between the stages
 
 
@@ -73,7 +74,10 @@ def two_stages(named: Sequence[str], typed: dict[str, Any]) -> tuple[dict[str, A
     if experiment is None:
         raise UserError("search_and_train needs an experiment: write search_and_train with dvp_adaption_bert_vqa ...")
     for source in (typed, *(read_saved(word) for word in named if is_saved(word))):
-        if given := [key for key in SETTLED if key in source]:
+        given = [key for key in SETTLED if key in source]
+        if source.get("resume_from") not in (None, *RESUME_WORDS):
+            given.append("resume_from")
+        if given:
             raise UserError(
                 f"{given[0]} is not for search_and_train, which searches K and goes on there: leave it out."
             )

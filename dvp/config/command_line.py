@@ -15,13 +15,15 @@ from sacred.utils import ensure_wellformed_argv, format_sacred_error
 from dvp.config.help import BEGIN, help_for
 from dvp.config.rules import TEXTS, check_value
 from dvp.config.saved import is_saved, read_saved
-from dvp.errors import UserError
+from dvp.errors import Stopped, UserError
 
 LAST = "shapes"  # the named config that makes any experiment small, and so goes last
 
 
 class CommandLine(Experiment):
     """Sacred's command line behind a check of every word."""
+
+    words: Sequence[str] | None = None  # what was typed, with the program
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -30,7 +32,7 @@ class CommandLine(Experiment):
 
     def run_commandline(self, argv: str | Sequence[str] | None = None) -> Any:
         """Run the command that was typed, or say what is wrong with it and end with exit code 1."""
-        program, *words = ensure_wellformed_argv(argv)
+        program, *words = self.words = ensure_wellformed_argv(argv)
         if words in ([], ["with"]):
             print(BEGIN, file=sys.stderr)
             sys.exit(1)
@@ -44,6 +46,16 @@ class CommandLine(Experiment):
             sys.exit(1)
         with colorama_text():  # it takes colour codes out of what goes to no terminal
             return super().run_commandline([program, *map(_quote, words)])
+
+    def run(self, *args: Any, **options: Any) -> Any:
+        """Run a command; one that was told to stop ends with its exit code, without a traceback."""
+        try:
+            return super().run(*args, **options)
+        except Stopped as stopped:
+            sys.exit(stopped.code)
+        except KeyboardInterrupt:
+            print("Interrupted.", file=sys.stderr)
+            sys.exit(130)
 
     def check_command_line(self, command: str | None, words: Sequence[str]) -> dict[str, Any]:
         """The `key=value` updates among the words after `with`; refuses unknown names, wrong values and wrong order.

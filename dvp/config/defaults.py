@@ -26,7 +26,8 @@ def defaults():
     log_dir = "./result"  # runs, searches, submissions
     load_path = ""  # checkpoint to test or to start from, of a search too; the published code's tells most settings
     start_from = None  # search: from the newest search's K and weights, its last.ckpt; None: anew, or load_path
-    resume_from = None  # checkpoint to go on from: weights, optimiser, epoch, search
+    resume_from = None  # checkpoint to go on from, exactly; auto (or last): this experiment's newest, if there is one
+    save_every = "10 minutes"  # between checkpoints to go on from: minutes, or as a whole number updates
 
     # Image
     clip_model = "ViT-B/16"  # ViT-B/16, ViT-B/32, ViT-L/14, an archive of OpenAI's, or a Hugging Face folder

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from dvp.config.experiments import LANGUAGE_MODELS, TASK_NAMES
 from dvp.errors import UserError
+from dvp.files import RESUME_WORDS
 from dvp.scienceqa.text import FORMATS
 
 
@@ -18,6 +19,7 @@ class Rule(NamedTuple):
 
 MANY = 2**31 - 1  # more rows, updates or tokens than any run has
 
+MINUTES = r"(?!0+(\.0*)?\b)\d{1,6}(\.\d{1,6})? minutes?"
 SEARCH_RULES = ("published", "mean")  # those of search/, which loads torch
 # Of Lightning's, those that one program per device can be trained with.
 STRATEGIES = (
@@ -112,6 +114,10 @@ RULES: dict[str, Rule] = {
     "max_text_len": _whole(3, MANY, "a number of tokens, at least 3: one beside those that begin and end a text"),
     "prompt_format": _one_of(*FORMATS),
     "answer_by": _one_of("generate", "likelihood"),
+    "save_every": Rule(
+        lambda value: _COUNT.holds(value) or isinstance(value, str) and bool(re.fullmatch(MINUTES, value)),
+        'a number of updates, at least 1, or minutes, as in save_every="10 minutes"',
+    ),
     "start_from": _one_of(None, "search"),
     "layers": _many(_whole(0, MANY, "a layer counted from 0"), "as in layers=1,2", "all"),
     "seeds": _many(_whole(0, 2**32 - 1), "as in seeds=0,1,2"),
@@ -238,11 +244,13 @@ CONTRADICTIONS: tuple[tuple[Callable[[dict[str, Any]], Any], str], ...] = (
         "test_only=True needs load_path=<checkpoint>: say which checkpoint to test.",
     ),
     (
-        lambda c: c["resume_from"] and c["load_path"],
+        lambda c: c["resume_from"] not in (None, *RESUME_WORDS) and c["load_path"],
         "load_path and resume_from are both set: give the one to start from.",
     ),
     (
-        lambda c: c["start_from"] and not c["test_only"] and (c["load_path"] or c["resume_from"]),
+        lambda c: (
+            c["start_from"] and not c["test_only"] and (c["load_path"] or c["resume_from"] not in (None, *RESUME_WORDS))
+        ),
         "start_from={start_from} and a checkpoint are both set: give the one to start from.",
     ),
     (

@@ -21,6 +21,7 @@ from dvp.data.lengths import Batches, LikeLengths
 from dvp.data.pictures import CachedPictures, Place, encode_pictures, missing_pictures, picture_hashes
 from dvp.data.shuffled import Shares, Shuffled
 from dvp.data.token_cache import NotNow, TokenCache
+from dvp.data.workers import outlive_signals
 from dvp.errors import UserError
 from dvp.tasks import Task
 
@@ -253,6 +254,7 @@ class QuestionData(pl.LightningDataModule):
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
             collate_fn=collate,
+            worker_init_fn=outlive_signals,
             generator=torch.Generator(),  # it seeds the workers; the global one would be moved on, and dropout with it
         )
 

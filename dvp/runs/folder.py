@@ -1,14 +1,17 @@
 """The folder of a run: claimed by one run alone, and found again by that run when SLURM requeues its job."""
 
+import fcntl
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from dvp.files import require_writable, write_json
+from dvp.files import remove_leftovers, require_writable, write_json
 
 CLAIM = "claim.json"  # in the folder: the job and the settings of the run that it belongs to
+LOCK = "lock"  # in the folder: held by the process that writes there
 # What numbers a process among those of one run, as torchrun, Lightning, SLURM, LSF and Open MPI set it.
 RANKS = ("LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK", "OMPI_COMM_WORLD_RANK")
 
@@ -27,14 +30,17 @@ def run_folder(config: dict[str, Any]) -> Path:
     A training's is `version_<n>`, a test's `test_<n>`. A dry run has none, and only the first process claims one; the
     others, which write nothing, get a place that is never made. Raises UserError when it cannot be written.
     """
-    if own := requeued_folder(config):
-        return own
-    parent = _parent(config)
+    if own := config.get("own_folder"):
+        return Path(own)
+    parent = parent_of(config)
     if config["fast_dev_run"] or not is_first_process():
         return parent / f"unclaimed-{uuid4().hex}"
     require_writable(parent)
+    for other in parent.glob(f"version_*/{CLAIM}"):  # by then it is taken
+        take(other.parent, keep=False)  # for its leftovers
     folder = _claim(parent, "test" if config["test_only"] else "version")
-    write_json(folder / CLAIM, {"format": 1, "job": _job(), "config": config})
+    take(folder)
+    write_json(folder / CLAIM, _claim_of(config))
     return folder
 
 
@@ -45,18 +51,29 @@ def requeued_folder(config: dict[str, Any]) -> Path | None:
     """
     if int(os.environ.get("SLURM_RESTART_COUNT", "0")) == 0 or config["test_only"] or config["fast_dev_run"]:
         return None
-    mine = json.loads(json.dumps({"format": 1, "job": _job(), "config": config}))
-    claims = [path for path in _parent(config).glob(f"version_*/{CLAIM}") if json.loads(path.read_text()) == mine]
+    mine = json.loads(json.dumps(_claim_of(config)))
+    claims = [path for path in parent_of(config).glob(f"version_*/{CLAIM}") if json.loads(path.read_text()) == mine]
     return max(claims, key=lambda path: _number(path.parent)).parent if claims else None
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint that was written last in a run's folder, at a validation or when SLURM announced the job's end."""
-    found = [*folder.glob("checkpoints/*.ckpt/training.json"), *folder.glob("hpc_ckpt_*.ckpt/training.json")]
-    return max(found, key=lambda path: path.stat().st_mtime_ns).parent if found else None
+def take(folder: Path, keep: bool = True) -> bool:
+    """Whether no other process writes in the folder of a run; then what killed ones left half-written is removed.
+
+    keep: this process writes there from now on, until it ends.
+    """
+    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    if not _locked(lock, patience=2.0 if keep else 0.0):  # a killed process may still be about to end
+        os.close(lock)
+        return False
+    for place in (folder, folder / "checkpoints"):
+        remove_leftovers(place)
+    if not keep:
+        os.close(lock)
+    return True
 
 
-def _parent(config: dict[str, Any]) -> Path:
+def parent_of(config: dict[str, Any]) -> Path:
+    """The folder of all runs of an experiment's name and seed."""
     return Path(config["log_dir"]) / f"{config['exp_name']}_seed{config['seed']}"
 
 
@@ -74,6 +91,28 @@ def _claim(parent: Path, kind: str) -> Path:
 def _number(folder: Path) -> int:
     number = folder.name.rpartition("_")[2]
     return int(number) if number.isdecimal() else -1
+
+
+def _locked(file: int, patience: float) -> bool:
+    end = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of this process, not of those that it forks
+            return True
+        except (BlockingIOError, PermissionError):
+            if time.monotonic() >= end:
+                return False
+            time.sleep(0.1)
+        except OSError:  # a disk without locks: a run is trusted to be alone
+            return True
+
+
+def _claim_of(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings as they were typed, and the job."""
+    typed = {key: value for key, value in config.items() if key not in ("resume_asked", "own_folder")}
+    if "resume_asked" in config:
+        typed["resume_from"] = config["resume_asked"]
+    return {"format": 1, "job": _job(), "config": typed}
 
 
 def _job() -> str | None:

@@ -57,7 +57,7 @@ class GoingOn(pl.Callback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        if self.path is None or not trainer.training:
+        if self.path is None or not trainer.training or pl_module.bandit:  # of a search K is still to be written down
             return
         progress = read_progress(self.path)
         for key, done, limit in (

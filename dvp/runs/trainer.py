@@ -1,21 +1,21 @@
 """Lightning's trainer: loggers, callbacks and checkpoints of a run."""
 
-import csv
 import warnings
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.callbacks import LearningRateMonitor, TQDMProgressBar
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from dvp.checkpoints import TrainedOnly, read_progress
 from dvp.data.image_tokens import ImageTokens
 from dvp.kinds import KINDS
-from dvp.runs.announced import BetweenUpdates
 from dvp.runs.devices import precision_of, strategy_of
-from dvp.runs.folder import is_first_process, newest_checkpoint, requeued_folder, run_folder
+from dvp.runs.folder import run_folder
 from dvp.runs.resume import GoingOn, check_resume
+from dvp.runs.saving import Best, Saving
+from dvp.runs.table import Table
 from dvp.tasks import TASKS
 
 # What Lightning warns of is meant (two loggers share the run's folder, CLIP is frozen in eval mode) or its own affair.
@@ -31,19 +31,23 @@ def build_trainer(config: dict[str, Any], monitor: str) -> pl.Trainer:
 
     Raises UserError where `resume_from` is not to be gone on with under these settings.
     """
-    resumed = config["resume_from"] if not config["test_only"] and not requeued_folder(config) else None
-    if resumed:
+    goes_on = None if config["test_only"] else config["resume_from"]
+    by_itself = bool(config.get("own_folder"))
+    if goes_on and not by_itself:
         check_resume(config)
     folder = run_folder(config)
     number = folder.name.removeprefix("version_")
     version = int(number) if number.isdecimal() else folder.name
     place = {"save_dir": folder.parent.parent, "name": folder.parent.name, "version": version}
+    # What a killed run had drawn beyond its checkpoint is drawn again.
+    purge = {"purge_step": read_progress(goes_on)["global_step"]} if goes_on else {}
+    table = Table()
     callbacks: list[pl.Callback] = [
-        ModelCheckpoint(monitor=monitor, mode="max"),
-        ModelCheckpoint(filename="last", enable_version_counter=False),  # save_last skips epochs that are not the best
+        Best(monitor),
         LearningRateMonitor(logging_interval="step"),
-        GoingOn(resumed),
-        BetweenUpdates(),
+        GoingOn(None if by_itself else goes_on),
+        table,
+        Saving(config["save_every"], table, Path(goes_on) if goes_on and by_itself else None),
         TQDMProgressBar(refresh_rate=10),  # it shows the loss, and so waits for the device: not in every step
     ]
     if config["image_tokens"] == "cache" or config["image_tokens"] == "auto" and not config["fast_dev_run"]:
@@ -60,31 +64,13 @@ def build_trainer(config: dict[str, Any], monitor: str) -> pl.Trainer:
         accumulate_grad_batches=config["accumulate"],
         val_check_interval=config["val_check_interval"],
         fast_dev_run=config["fast_dev_run"],
-        logger=[TensorBoardLogger(**place), _table(place, folder)],
+        logger=[TensorBoardLogger(**place, **purge), CSVLogger(**place)],
         callbacks=callbacks,
         plugins=[TrainedOnly()],
         use_distributed_sampler=False,  # the data module deals the rows itself, so that none is evaluated twice
         num_sanity_val_steps=0,
         log_every_n_steps=10,
     )
-
-
-def start_from(trainer: pl.Trainer, config: dict[str, Any]) -> str | None:
-    """The checkpoint that a training goes on from: its own last where its job was requeued, else `resume_from`."""
-    own = newest_checkpoint(Path(trainer.default_root_dir))
-    return str(own) if own else config["resume_from"]
-
-
-def _table(place: dict[str, Any], folder: Path) -> CSVLogger:
-    """The logger of metrics.csv, which a requeued run goes on with; by itself Lightning would begin it anew."""
-    logger, path, checkpoint = CSVLogger(**place), folder / "metrics.csv", newest_checkpoint(folder)
-    if checkpoint and path.is_file() and is_first_process():
-        with open(path, encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        writer = logger.experiment  # which removes the file
-        writer.metrics = [row for row in rows if int(row["step"]) < read_progress(str(checkpoint))["global_step"]]
-        writer.save()
-    return logger
 
 
 def cached_tokens(config: dict[str, Any]) -> ImageTokens:

@@ -23,7 +23,8 @@ RUNS += [f"dvp_adaption_{family}_vqa" for family in BACKBONES if not any(f"_{fam
 
 
 def checkpoints(config: dict) -> dict[str, Path]:
-    return {path.stem: path for path in Path(config["log_dir"]).rglob("*.ckpt")}
+    found = {path.stem: path for path in Path(config["log_dir"]).rglob("*.ckpt")}
+    return {name: path for name, path in found.items() if not name.startswith("last-")}  # what `last` links to
 
 
 def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:

@@ -137,9 +137,8 @@ def test_where_a_search_left_no_record_k_has_to_be_typed(search, refused, comman
 
 
 def test_a_search_whose_checkpoint_is_gone_is_no_start(search, refused, tiny) -> None:
-    import shutil
 
     note_found(search[1], 1)
-    shutil.rmtree(search[1])
+    search[1].unlink()  # the link
     settings = tiny(f"dvp_adaption_{TASK}", use_adapter=True, start_from="search")
     assert "to start from: search again" in refused("with", f"dvp_adaption_{TASK}", **settings)

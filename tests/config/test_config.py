@@ -168,6 +168,7 @@ TAKEN: dict[str, list[Any]] = {
     ),
     "quantize": [None],
     "start_from": [None],
+    "save_every": [n for n in WHOLE if n],
     "layers": [*WHOLE, "all"],
     "seeds": WHOLE,
     "metric": [],

@@ -16,8 +16,8 @@ import torch
 from tiny_world import fit
 
 from dvp.checkpoints import read_progress
-from dvp.runs.folder import RANKS, is_first_process, newest_checkpoint, requeued_folder, run_folder
-from dvp.runs.trainer import start_from
+from dvp.runs.auto import newest_whole, settle_resume
+from dvp.runs.folder import RANKS, is_first_process, requeued_folder, run_folder
 
 ROOT = Path(__file__).parents[2]
 JOB = {
@@ -157,7 +157,7 @@ def test_a_requeued_job_goes_on_from_its_own_last_checkpoint(start: str, configu
     assert [path.name for path in own.parent.parent.iterdir()] == ["version_0"]
     with open(own.parent / "metrics.csv", encoding="utf-8") as file:
         steps = [int(row["step"]) for row in csv.DictReader(file) if row["vqa/rest_val/score"]]
-    assert steps == ([1, 3, 5] if start != "resume_from" else [3, 5])  # each epoch's validation once
+    assert steps == [1, 3, 5]  # each epoch's validation once, with those of the run that this one is the rest of
 
 
 def test_a_requeued_job_without_a_checkpoint_starts_as_it_did(configure, job, tmp_path: Path) -> None:
@@ -165,8 +165,9 @@ def test_a_requeued_job_without_a_checkpoint_starts_as_it_did(configure, job, tm
     config = configure("dvp_adaption_bert_vqa", resume_from=str(tmp_path / "x.ckpt"))
     folder = run_folder(config)
     job(SLURM_RESTART_COUNT=1)
-    assert run_folder(config) == folder
-    assert start_from(pl.Trainer(default_root_dir=folder, logger=False), config) == str(tmp_path / "x.ckpt")
+    settled = settle_resume(config)
+    assert run_folder(settled) == folder
+    assert settled["resume_from"] == str(tmp_path / "x.ckpt")
 
 
 def test_what_another_run_left_for_its_requeue_is_not_taken_up(configure, job, tmp_path, monkeypatch) -> None:
@@ -205,10 +206,14 @@ def test_a_test_answers_with_the_checkpoint_that_it_was_given(command, tiny, job
     assert sorted(path.name for path in folder.glob("*_[0-9]")) == ["test_0", "test_1", "version_0"]
 
 
-def test_the_newest_checkpoint_is_the_one_written_last(tmp_path: Path) -> None:
-    assert newest_checkpoint(tmp_path) is None
-    for age, name in enumerate(("hpc_ckpt_2.ckpt", "checkpoints/last.ckpt", "checkpoints/epoch=0.ckpt")):
-        (tmp_path / name).mkdir(parents=True)
-        (tmp_path / name / "training.json").write_text("{}")
+def test_the_newest_checkpoint_is_the_one_written_last_that_is_whole(configure, tmp_path: Path, capsys) -> None:
+    assert newest_whole([tmp_path]) is None
+    (last,) = Path(fit(configure("dvp_adaption_bert_vqa", max_steps=1)).log_dir).rglob("last.ckpt")
+    for age, name in enumerate(("hpc_ckpt_2.ckpt", "checkpoints/last-epoch=0-pass=4.ckpt", "checkpoints/epoch=0.ckpt")):
+        shutil.copytree(last, tmp_path / name)
         os.utime(tmp_path / name / "training.json", (1000 - age, 1000 - age))
-    assert newest_checkpoint(tmp_path) == tmp_path / "hpc_ckpt_2.ckpt"
+    assert newest_whole([tmp_path]) == tmp_path / "hpc_ckpt_2.ckpt"
+    (tmp_path / "hpc_ckpt_2.ckpt" / "weights.safetensors").write_bytes(b"half")
+    capsys.readouterr()
+    assert newest_whole([tmp_path]) == tmp_path / "checkpoints" / "last-epoch=0-pass=4.ckpt"
+    assert "hpc_ckpt_2.ckpt is damaged" in capsys.readouterr().out

@@ -1,0 +1,218 @@
+"""Killed anywhere, by SIGKILL, and started again with resume_from=auto, a run ends as one that never stopped."""
+
+import os
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from faults.trials import EXPERIMENTS, Kill, arm, divergences, draw, forked, once, outcome, to_the_end
+
+from dvp.checkpoints import TrainedOnly, read_progress
+from dvp.data import QuestionData
+from dvp.errors import UserError
+from dvp.files import remove_leftovers, write_link, write_whole
+from dvp.module import DVPModule
+from dvp.runs import folder, saving
+from dvp.runs.saving import Best
+from dvp.runs.table import Table
+
+KILLS = 10  # of each kind under each interval between validations
+AUTO = {"resume_from": "auto"}
+
+
+@pytest.mark.parametrize("interval", [1.0, 0.5])
+@pytest.mark.parametrize("kind", EXPERIMENTS)
+def test_kills_change_nothing(kind: str, interval: float, whole, tmp_path: Path) -> None:
+    settings, expected = whole(kind, interval)
+    generator, died, trial = random.Random(f"{kind} {interval}"), 0, 0
+    while died < KILLS:
+        log_dir, trial = tmp_path / f"run{trial}", trial + 1
+        kills = [draw(generator, share=0.4) for _ in range(min(4, KILLS - died))]
+        died += to_the_end(kind, settings, log_dir, kills)
+        assert divergences(expected, outcome(log_dir)) == [], kills
+
+
+def test_the_run_that_never_stopped_has_what_could_be_lost(whole) -> None:
+    _, expected = whole("search")
+    assert expected["best"] != [] and expected["best"] != ["epoch=2-step=12.ckpt"]  # later epochs do not beat it
+    assert b"train/loss" in expected["metrics"] and expected["finished"] and len(expected["trace"]) == 12
+    assert len({score for step in expected["trace"] for score in step["scores"]}) > 1
+
+
+def test_a_run_goes_on_with_none_of_other_settings(whole, tmp_path: Path) -> None:
+    settings, expected = whole("training")
+    log_dir = tmp_path / "run"
+    for other in ({"learning_rate": 0.02}, {"lr_mult": 3}):
+        assert once("training", settings | other, log_dir, Kill("passes", 9))
+    assert not once("training", settings | AUTO, log_dir)
+    assert log_dir.with_suffix(".txt").read_text().count("passes over") == 2
+    one = tmp_path / "one" / "run" / "version_0"
+    shutil.copytree(next(log_dir.glob("*/version_2")), one, symlinks=True)
+    assert divergences(expected, outcome(tmp_path / "one")) == []
+
+
+@pytest.mark.parametrize("asked", ["last", "its path"])
+def test_a_finished_search_whose_record_is_gone_writes_it_again(asked: str, whole, tmp_path: Path) -> None:
+    settings, expected = whole("search")
+    once("search", settings, tmp_path / "run")
+    (record,) = (tmp_path / "run").rglob("search.json")
+    record.unlink()
+    path = record.parent / "checkpoints" / "last.ckpt"
+    once("search", settings | {"resume_from": path if asked == "its path" else asked}, tmp_path / "run")
+    (record,) = (tmp_path / "run").rglob("search.json")
+    assert record.parent.name == ("version_1" if asked == "its path" else "version_0")
+    if asked == "last":
+        assert divergences(expected, outcome(tmp_path / "run")) == []
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "training.safetensors", "training.json", "description.json"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(file: str, whole, tmp_path: Path) -> None:
+    settings, expected = whole("training")
+    log_dir = tmp_path / "run"
+    assert once("training", settings, log_dir, Kill("passes", 14))
+    (last,) = log_dir.rglob("last.ckpt")
+    damaged = last.resolve()
+    (damaged / file).write_bytes((damaged / file).read_bytes()[:-20])
+    with pytest.raises(UserError):
+        TrainedOnly().load_checkpoint(str(damaged))
+    assert not once("training", settings | AUTO, log_dir)
+    said = log_dir.with_suffix(".txt").read_text()
+    assert f"{damaged} is damaged" in said and f"goes on from {damaged.parent / 'last-epoch=1-pass=2.ckpt'}" in said
+    assert divergences(expected, outcome(log_dir)) == []
+
+
+def test_two_cannot_go_on_in_one_folder(whole, tmp_path: Path) -> None:
+    settings, _ = whole("training")
+    log_dir = tmp_path / "run"
+    assert once("training", settings, log_dir, Kill("passes", 9))
+    (version,) = log_dir.glob("*/version_0")
+    assert folder.take(version)  # by this process
+    with pytest.raises(AssertionError, match="is still being written by another process"):
+        once("training", settings | AUTO, log_dir)
+
+
+def test_in_another_folder_the_best_so_far_is_remembered(whole, tmp_path: Path) -> None:
+    settings, expected = whole("search")
+    log_dir, other = tmp_path / "run", tmp_path / "other"
+    assert once("search", settings, log_dir, Kill("passes", 14))
+    (last,) = log_dir.rglob("last.ckpt")
+    assert not once("search", settings | {"resume_from": last}, other)
+    assert divergences(expected, outcome(other)) == []
+    assert once("search", settings | {"resume_from": last}, tmp_path / "off", off=forget_best) is False
+    assert "best" in divergences(expected, outcome(tmp_path / "off"))
+
+
+# Without a guard
+
+
+def forget_best() -> None:
+    Best.load_state_dict = lambda self, state: None
+    Best._take_over = lambda self, beside: None
+
+
+def begin_data_anew() -> None:
+    QuestionData.position = property(lambda self: (0, 0), lambda self, value: None)
+
+
+def forget_table() -> None:
+    Table.load_state_dict = lambda self, state: None
+
+
+def forget_pending_row() -> None:
+    Table.pending = property(lambda self: False, lambda self, value: None)
+
+
+def write_no_search_where_nothing_is_left() -> None:
+    DVPModule.on_train_end, DVPModule.on_fit_end = DVPModule.on_fit_end, lambda self: None
+
+
+def keep_leftovers() -> None:
+    folder.remove_leftovers = lambda place: None
+
+
+GUARDS: dict[str, tuple[Callable[[], None], Kill, set[str]]] = {
+    "best": (forget_best, Kill("passes", 14), {"best"}),
+    "data": (begin_data_anew, Kill("passes", 14), {"last", "metrics"}),
+    "table": (forget_table, Kill("passes", 14), {"metrics"}),
+    "pending row": (forget_pending_row, Kill("passes", 21), {"metrics"}),
+    "leftovers": (keep_leftovers, Kill("os.rename", 4), {"hidden"}),
+}
+
+
+@pytest.mark.parametrize("guard", GUARDS)
+def test_without_a_guard_a_kill_shows(guard: str, whole, tmp_path: Path) -> None:
+    off, kill, differ = GUARDS[guard]
+    settings, expected = whole("search")
+    for name, without in (("on", lambda: None), ("off", off)):
+        assert to_the_end("search", settings, tmp_path / name, [kill], without) == 1
+        found = {key.partition(":")[0] for key in divergences(expected, outcome(tmp_path / name))}
+        assert found == set() if name == "on" else differ <= found
+
+
+def test_without_the_guard_a_finished_search_that_goes_on_has_no_record(whole, tmp_path: Path) -> None:
+    settings, _ = whole("search")
+    once("search", settings, tmp_path / "run")
+    (record,) = (tmp_path / "run").rglob("search.json")
+    record.unlink()
+    once("search", settings | AUTO, tmp_path / "run", off=write_no_search_where_nothing_is_left)
+    assert not record.exists()
+
+
+def test_one_that_is_kept_would_not_do(whole, tmp_path: Path) -> None:
+    settings, _ = whole("training")
+
+    def keep_one() -> None:
+        saving.KEPT = 1
+
+    for name, off in (("two", lambda: None), ("one", keep_one)):
+        assert once("training", settings, tmp_path / name, Kill("passes", 14), off)
+        (last,) = (tmp_path / name).rglob("last.ckpt")
+        progress = [read_progress(str(path))["passes"] for path in last.parent.glob("last-*.ckpt")]
+        assert sorted(progress) == ([2, 4] if name == "two" else [4])
+
+
+# last.ckpt, step by step
+
+
+def switch(place: Path, write: Callable[[Path, str], None]) -> None:
+    """A save: a new folder, and the link to it."""
+    write_whole(place / "new.ckpt", lambda path: (path.mkdir(), (path / "a").write_text("new")))
+    write(place / "last.ckpt", "new.ckpt")
+
+
+def after_each_kill(tmp_path: Path, write: Callable[[Path, str], None]) -> list[str | None]:
+    """What last.ckpt holds after a kill before each step of a save, until one comes to its end."""
+    found: list[str | None] = []
+    while True:
+        place = tmp_path / str(len(found))
+        (place / "old.ckpt").mkdir(parents=True)
+        (place / "old.ckpt" / "a").write_text("old")
+        (place / "last.ckpt").symlink_to("old.ckpt")
+
+        def call(place: Path = place) -> None:
+            arm(Kill("writes", len(found) + 1), place)
+            switch(place, write)
+
+        code = forked(call, tmp_path / "said.txt")
+        remove_leftovers(place)
+        assert not list(place.glob(".*"))
+        held = place / "last.ckpt" / "a"
+        found.append(held.read_text() if held.exists() else None)
+        if code == 0:
+            return found
+
+
+def remove_first(path: Path, target: str) -> None:
+    path.unlink()
+    os.symlink(target, path)
+
+
+def test_last_is_whole_after_a_kill_at_any_step_of_a_save(tmp_path: Path) -> None:
+    found = after_each_kill(tmp_path, write_link)
+    assert len(found) > 5 and found == ["old"] * (len(found) - 1) + ["new"]
+
+
+def test_without_one_step_from_old_to_new_last_is_missing_after_some(tmp_path: Path) -> None:
+    assert None in after_each_kill(tmp_path, remove_first)

@@ -1,0 +1,193 @@
+"""Runs that are killed and go on, beside one that never stopped: in forked processes, which start in no time."""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from tiny_world import PIXELS, write_clip, write_data, write_language_model
+
+import run
+from dvp.checkpoints import read_checkpoint
+from dvp.module import DVPModule
+
+# 16 rows in passes of 2: an epoch has 4 updates, of which it is validated in the middle, too.
+SETTINGS = {
+    "image_size": PIXELS, "num_heads": 4, "num_gpus": 0, "num_workers": 0, "batch_size": 4, "per_gpu_batchsize": 2,
+    "image_tokens": "live", "max_steps": None, "max_epoch": 3, "learning_rate": 0.01,
+}  # fmt: skip
+EXPERIMENTS = {"training": "dvp_adaption_bert_vqa", "search": "dvp_search_bert_vqa"}
+PASSES, WRITES = 24, 150  # of a run: passes, and about as many steps that change files
+EVENTS = {"open", "os.rename", "os.symlink", "os.mkdir", "os.remove", "os.rmdir"}
+
+
+class Kill(NamedTuple):
+    """When a run is killed: before pass number `at`, or before step number `at` that changes a file under log_dir."""
+
+    what: str  # passes, writes, or one of EVENTS
+    at: int
+
+
+def make_world(folder: Path) -> dict[str, Any]:
+    """The settings of a run on tiny random models and data, written into `folder`."""
+    for name in ("bert", "clip", "data"):
+        (folder / name).mkdir(parents=True)
+    write_language_model(folder / "bert", "bert")
+    write_clip(folder / "clip")
+    write_data(folder / "data", "vqa")
+    places = {"tokenizer": folder / "bert", "clip_model": folder / "clip", "data_root": folder / "data"}
+    return SETTINGS | {name: str(path) for name, path in places.items()}
+
+
+def arm(kill: Kill, log_dir: Path) -> None:
+    """Let this process kill itself then."""
+    count = 0
+
+    def step() -> None:
+        nonlocal count
+        count += 1
+        if count == kill.at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    if kill.what == "passes":
+        before = DVPModule.training_step
+
+        def training_step(self: DVPModule, *args: Any) -> Any:
+            step()
+            return before(self, *args)
+
+        DVPModule.training_step = training_step
+        return
+
+    def hook(event: str, args: tuple[Any, ...]) -> None:
+        if event not in EVENTS or not any(str(path).startswith(str(log_dir)) for path in args[:2]):
+            return
+        if kill.what in ("writes", event) and (event != "open" or args[2] & (os.O_WRONLY | os.O_RDWR)):
+            step()
+
+    sys.addaudithook(hook)
+
+
+def arm_signal(signum: signal.Signals, at: int) -> None:
+    """Let this process send itself a signal in its pass number `at`."""
+    before, count = DVPModule.training_step, 0
+
+    def training_step(self: DVPModule, *args: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == at:
+            os.kill(os.getpid(), signum)
+        return before(self, *args)
+
+    DVPModule.training_step = training_step
+
+
+def forked(call: Callable[[], None], said: Path, limit: float = 60) -> int:
+    """The exit code of a forked process that does this; negative for a signal. What it says goes into `said`."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if child := os.fork():
+        end = time.monotonic() + limit
+        while time.monotonic() < end:
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                return os.waitstatus_to_exitcode(status)
+            time.sleep(0.01)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        raise AssertionError(f"hangs: {said.read_text()[-2000:]}")
+    code = 70
+    try:
+        with open(said, "a") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+        sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
+        torch.set_num_threads(1)
+        call()
+        code = 0
+    except SystemExit as end:
+        code = end.code or 0
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(ValueError, OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else 1)
+
+
+def command(kind: str, settings: dict[str, Any], **changes: Any) -> None:
+    """Run the command of a kind of EXPERIMENTS in this process."""
+    words = [f"{key}={value}" for key, value in (settings | changes).items()]
+    run.ex.observers.clear()
+    run.ex.run_commandline(["run.py", "with", EXPERIMENTS[kind], *words])
+
+
+def draw(generator: random.Random, share: float = 1.0) -> Kill:
+    """A kill within an epoch or inside of a save, within this share of a run."""
+    what, most = generator.choice([("passes", PASSES), ("writes", WRITES)])
+    return Kill(what, generator.randint(1, int(share * most)))
+
+
+def once(
+    kind: str, settings: dict[str, Any], log_dir: Path, kill: Kill | None = None, off: Callable[[], Any] = lambda: None
+) -> bool:
+    """Whether a run was killed before it came to its end. off: called in its process first. What it says goes beside
+    `log_dir`. Raises AssertionError where it fails.
+    """
+
+    def call() -> None:
+        off()
+        if kill:
+            arm(kill, log_dir)
+        command(kind, settings, log_dir=str(log_dir))
+
+    code, said = forked(call, log_dir.with_suffix(".txt")), log_dir.with_suffix(".txt")
+    assert code == 0 or kill and code == -signal.SIGKILL, f"exit code {code}: {said.read_text()[-3000:]}"
+    return code != 0
+
+
+def to_the_end(
+    kind: str, settings: dict[str, Any], log_dir: Path, kills: Sequence[Kill], off: Callable[[], Any] = lambda: None
+) -> int:
+    """How often a run was killed, and started again, before it came to its end."""
+    for died, kill in enumerate([*kills, None]):
+        if not once(kind, settings | ({"resume_from": "auto"} if died else {}), log_dir, kill, off):
+            break
+    return died
+
+
+def outcome(log_dir: Path) -> dict[str, Any]:
+    """All of a run that must not depend on kills: weights, the best checkpoint, metrics.csv, what a search found."""
+    folders = {path.parent.parent for path in log_dir.glob("*/version_*/checkpoints/last.ckpt")}
+    (folder,) = folders if len(folders) == 1 else [max(folders, key=lambda path: path.stat().st_mtime_ns)]
+    (last,) = folder.glob("checkpoints/last.ckpt")
+    best = sorted(path.name for path in folder.glob("checkpoints/epoch=*.ckpt"))
+    found: dict[str, Any] = {"best": best, "link": os.readlink(last)}
+    for name, path in (("last", last), *((name, folder / "checkpoints" / name) for name in best)):
+        found |= {f"{name}: {key}": tensor for key, tensor in read_checkpoint(str(path))[0].items()}
+    found["metrics"] = (folder / "metrics.csv").read_bytes()
+    found["hidden"] = sorted(str(path) for path in folder.rglob(".*"))
+    if (folder / "search.json").is_file():
+        search = json.loads((folder / "search.json").read_text())
+        found |= {key: search[key] for key in ("finished", "insert_layer", "preferences", "trace", "updates")}
+    return found
+
+
+def divergences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    """The names of what differs, to the bit."""
+
+    def same(one: Any, other: Any) -> bool:
+        return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+
+    return [key for key in expected.keys() | found.keys()
+            if key not in expected or key not in found or not same(expected[key], found[key])]  # fmt: skip
