@@ -20,7 +20,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dvp.checkpoints.older import current_weights
-from dvp.checkpoints.standing import progress_of
+from dvp.checkpoints.standing import moments, progress_of
+from dvp.checkpoints.weights import require_finite
 from dvp.errors import UserError
 from dvp.files import read_description, remove, write_whole
 
@@ -50,6 +51,7 @@ class TrainedOnly(CheckpointIO):
         with _refusing_damage(folder):
             tensors = load_file(folder / "training.safetensors")
             training = _unpack(json.loads((folder / "training.json").read_text(encoding="utf-8")), tensors)
+        require_finite(moments(training.get("optimizer_states", [])))
         return training | {"state_dict": weights, "description": description}
 
     def remove_checkpoint(self, path: str) -> None:

@@ -14,6 +14,7 @@ from dvp.data.image_tokens import ImageTokens
 from dvp.kinds import KINDS
 from dvp.runs.announced import BetweenUpdates
 from dvp.runs.devices import precision_of, strategy_of
+from dvp.runs.finite import Finite
 from dvp.runs.folder import is_first_process, newest_checkpoint, requeued_folder, run_folder
 from dvp.runs.resume import GoingOn, check_resume
 from dvp.tasks import TASKS
@@ -42,6 +43,7 @@ def build_trainer(config: dict[str, Any], monitor: str) -> pl.Trainer:
         ModelCheckpoint(monitor=monitor, mode="max"),
         ModelCheckpoint(filename="last", enable_version_counter=False),  # save_last skips epochs that are not the best
         LearningRateMonitor(logging_interval="step"),
+        Finite(),
         GoingOn(resumed),
         BetweenUpdates(),
         TQDMProgressBar(refresh_rate=10),  # it shows the loss, and so waits for the device: not in every step
