@@ -12,7 +12,7 @@ from tqdm import tqdm
 from dvp.answering.model import Answering, Prepared
 from dvp.checkpoints import digest
 from dvp.errors import UserError
-from dvp.files import write_json
+from dvp.files import read_json, write_json
 
 FIELDS = {"image": str, "question": str, "choices": list, "hint": str, "caption": str}
 KEPT = (*FIELDS, "question_id")  # what of a question stands beside its answer
@@ -125,7 +125,7 @@ def _answered(to: Path, about: dict[str, Any]) -> dict[int, dict[str, Any]]:
         if not lines:
             write_json(note, about)
             return {}
-        if json.loads(note.read_text(encoding="utf-8")) != about:
+        if read_json(note) != about:
             raise UserError(
                 f"to={to} holds answers of another checkpoint or other settings, says {note}: give another place."
             )
@@ -135,7 +135,7 @@ def _answered(to: Path, about: dict[str, Any]) -> dict[int, dict[str, Any]]:
             lines.pop()
         rows = [json.loads(line) for line in lines]
         return {row["line"]: row for row in rows}
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise UserError(
             f"to={to} is no place for answers, or holds other things than those of predict ({error}): give another."
         ) from error

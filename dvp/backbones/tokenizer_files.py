@@ -22,6 +22,7 @@ from transformers import AutoTokenizer
 
 from dvp.backbones.tokenizer import Tokenizer, Vocabulary
 from dvp.errors import UserError
+from dvp.files import read_json
 
 FALLBACK, SETTINGS = "tokenizer.json", "tokenizer_config.json"
 OTHERS = ("vocab.json", "vocab.txt", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model")  # of relatives
@@ -68,17 +69,6 @@ def vocabulary_file(name_or_path: str, vocabulary: Vocabulary) -> Path:
     if vocabulary.file.endswith(".model") and Path(name_or_path).is_dir() and above.is_file():
         return above
     raise UserError(f"{name_or_path} holds no tokenizer ({vocabulary.file} or {FALLBACK}): put it beside the weights.")
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """The content of a JSON file; raises UserError for one that is damaged or no object."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise UserError(f"{file} is not JSON ({error}): copy it again.") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{file} holds no JSON object: copy it again.")
-    return content
 
 
 # One reader per kind of file

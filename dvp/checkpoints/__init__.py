@@ -13,7 +13,6 @@ from dvp.checkpoints.standing import (
     take_up,
 )
 from dvp.checkpoints.weights import (
-    FORMAT,
     fingerprint,
     load_trained,
     not_finite,
@@ -21,7 +20,7 @@ from dvp.checkpoints.weights import (
     require_finite,
     trained_state,
 )
-from dvp.files import read_description
+from dvp.files import FORMAT, read_description
 
 __all__ = [
     "FORMAT",

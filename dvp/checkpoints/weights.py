@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from dvp.errors import UserError
 
 SAMPLED = 4096  # values per tensor that go into the fingerprint
-FORMAT = 1  # of description.json
 FROZEN_BY = (
     "language_model",
     "backbone_dtype",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from dvp.files import require_writable, write_json
+from dvp.files import read_json, require_writable, write_json
 
 CLAIM = "claim.json"  # in the folder: the job and the settings of the run that it belongs to
 # What numbers a process among those of one run, as torchrun, Lightning, SLURM, LSF and Open MPI set it.
@@ -46,7 +46,7 @@ def requeued_folder(config: dict[str, Any]) -> Path | None:
     if int(os.environ.get("SLURM_RESTART_COUNT", "0")) == 0 or config["test_only"] or config["fast_dev_run"]:
         return None
     mine = json.loads(json.dumps({"format": 1, "job": _job(), "config": config}))
-    claims = [path for path in _parent(config).glob(f"version_*/{CLAIM}") if json.loads(path.read_text()) == mine]
+    claims = [path for path in _parent(config).glob(f"version_*/{CLAIM}") if read_json(path) == mine]
     return max(claims, key=lambda path: _number(path.parent)).parent if claims else None
 
 

@@ -13,6 +13,7 @@ from tiny_world import fit
 
 from dvp.checkpoints import not_finite, trained_state
 from dvp.errors import UserError
+from dvp.files import write_checksums
 from dvp.runs import trainer as trainers
 from dvp.runs.finite import FILE, GRADIENTS, LOSS, NEVER, Finite
 
@@ -182,6 +183,7 @@ def spoil(file: Path, name: str, value: float) -> None:
     tensors = load_file(file)
     tensors[name].view(-1)[0] = value
     save_file(tensors, file)
+    write_checksums(file.parent)
 
 
 def test_a_score_that_is_no_number_ends_a_search(configure, monkeypatch) -> None:
