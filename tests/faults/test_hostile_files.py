@@ -76,7 +76,8 @@ def _items(content: dict | list) -> list[tuple[Any, Any]]:
 
 OLD = Path(__file__).parents[1] / "golden" / "formats" / "unversioned" / "bert"
 SEARCH = {
-    "version": 1, "finished": True, "insert_layer": 1, "found": True, "decided": False, "verdict": "K = 1", "kab": "mean",
+    "version": 1, "finished": True, "insert_layer": 1, "found": True, "decided": False, "verdict": "K = 1",
+    "kab": "mean",
     "tables": {"a.arrow": 3}, "config": {"tokenizer": "a"}, "updates": 3, "seconds": 1.5,
 }  # fmt: skip
 CELL = {"version": 1, "layer": 1, "seed": 0, "value": 0.5, "seconds": 3.0, "updates": 4}
@@ -97,9 +98,10 @@ def test_json_is_what_python_reads_or_is_refused(data: bytes, place: Path) -> No
         assert found == [json.loads(data.decode("utf-8-sig"))]
 
 
-@pytest.mark.parametrize(
-    "data", [b"null", b"[]", b'"x"', b'{"a": NaN}', b'{"a": -Infinity}', *DEEP[:2], b"\xff\xfe", b""]
-)
+NO_OBJECTS = [b"null", b"[]", b'"x"', b'{"a": NaN}', b'{"a": -Infinity}', *DEEP[:2], b"\xff\xfe", b""]
+
+
+@pytest.mark.parametrize("data", NO_OBJECTS, ids=range(len(NO_OBJECTS)))
 def test_what_is_no_object_or_no_number_is_refused(data: bytes, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="x.json"):
         read_json(write(tmp_path / "x.json", data))
@@ -111,9 +113,8 @@ def test_the_record_of_a_search(data: bytes, place: Path) -> None:
     path = write(place / "search" / "search.json", data)
     found = taken_or_refused(lambda: read_search(path), str(path))
     if found:
-        assert (
-            type(found["insert_layer"]) is int and type(found["finished"]) is bool and isinstance(found["verdict"], str)
-        )
+        kinds = {"insert_layer": int, "finished": bool, "verdict": str}
+        assert {name: type(found[name]) for name in kinds} == kinds
 
 
 @cases(100)
@@ -185,25 +186,18 @@ def test_any_value_of_a_setting(key: str, value: Any) -> None:
 
 
 WORDS = ["with", "predict", "dvp_search_bert_vqa", "shapes", "learning_rate=", "=", "--force", "-u", "seed=1", "x.json"]
+VALUES = st.text(max_size=12) | st.sampled_from(["1e999", "[", "((" * 500, "nan", "{1: 2}", "'"])
+SETTINGS = st.builds("{}={}".format, st.sampled_from(sorted(RULES)), VALUES)
 
 
 @cases(200)
-@given(
-    words=st.lists(
-        st.sampled_from(WORDS)
-        | st.builds("{}={}".format, st.sampled_from(sorted(RULES)), st.text(max_size=12) | st.sampled_from(["1e999", "[", "((" * 500]))
-        | st.text(max_size=12),
-        min_size=1, max_size=4,
-    )
-)  # fmt: skip
+@given(words=st.lists(st.sampled_from(WORDS) | SETTINGS | st.text(max_size=12), min_size=1, max_size=4))
 def test_any_words(words: list[str]) -> None:
     taken_or_refused(lambda: ex.check_command_line(*ex._in_place(words)))
 
 
 @cases(150)
-@given(
-    ending=st.sampled_from(["json", "yaml"]), data=hostile(b'{"seed": 1, "learning_rate": 0.1, "datasets": ["vqa"]}')
-)
+@given(ending=st.sampled_from(["json", "yaml"]), data=hostile(b'{"seed": 1, "end_lr": 0.1, "datasets": ["vqa"]}'))
 def test_a_file_of_settings(ending: str, data: bytes, place: Path) -> None:
     path = write(place / f"saved.{ending}", data)
     taken_or_refused(lambda: read_saved(str(path)), str(path))
