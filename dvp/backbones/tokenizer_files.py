@@ -90,7 +90,7 @@ def _sentencepiece(file: Path, settings: Path | None, vocabulary: Vocabulary) ->
             raise UserError(f"{file} has no {name} ({token}): it is another model's; put this model's there.")
     return Tokenizer(
         file,
-        partial(model.encode, num_threads=1),
+        partial(_pieces, model),
         model.decode,
         model.id_to_piece,
         model.get_piece_size(),
@@ -199,7 +199,16 @@ def _of_words(file: Path, model: tokenizers.Tokenizer, size: int, begin: int | N
 
 
 def _ids(model: tokenizers.Tokenizer, texts: Sequence[str]) -> list[list[int]]:
-    return [found.ids for found in model.encode_batch_fast(list(texts), add_special_tokens=False)]
+    return [found.ids for found in model.encode_batch_fast(_whole(texts), add_special_tokens=False)]
+
+
+def _pieces(model: SentencePieceProcessor, texts: Sequence[str]) -> list[list[int]]:
+    return model.encode(_whole(texts), num_threads=1)
+
+
+def _whole(texts: Sequence[str]) -> list[str]:
+    """The texts with a ? for each half of a character, which JSON and a command line can hold, and UTF-8 can't."""
+    return [text.encode("utf-8", "replace").decode() for text in texts]
 
 
 # The check
