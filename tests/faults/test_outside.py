@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from dvp.checkpoints import read_checkpoint
+from dvp.commands import COMPILED
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENT = "dvp_search_bert_vqa"
@@ -26,7 +27,7 @@ def run(settings: dict[str, Any], place: Path, *before: str, limit: int | None =
     return subprocess.run(
         [*before, sys.executable, "-W", "ignore", ROOT / "run.py", "with", EXPERIMENT, *words],
         cwd=place,
-        env=os.environ | own,
+        env={name: value for name, value in os.environ.items() if name != COMPILED} | own,
         capture_output=True,
         text=True,
         preexec_fn=limit and (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))),
@@ -58,7 +59,7 @@ def test_without_a_network_a_run_leaves_nothing_outside_its_folders(absolute, tm
 
 
 # A file may be no larger than so many bytes: as on a full disk, what is written last is cut off.
-@pytest.mark.parametrize("limit", [200, 3000, 20_000, 60_000])
+@pytest.mark.parametrize("limit", [200, 20_000, 60_000])
 def test_a_full_disk_is_said_in_one_sentence_and_leaves_no_half_of_a_file(limit: int, absolute, tmp_path) -> None:
     place = tmp_path / "place"
     place.mkdir()
