@@ -12,7 +12,7 @@ from tqdm import tqdm
 from dvp.answering.model import Answering, Prepared
 from dvp.checkpoints import digest
 from dvp.errors import UserError
-from dvp.files import read_json, write_json
+from dvp.files import write_json
 
 FIELDS = {"image": str, "question": str, "choices": list, "hint": str, "caption": str}
 KEPT = (*FIELDS, "question_id")  # what of a question stands beside its answer
@@ -125,7 +125,7 @@ def _answered(to: Path, about: dict[str, Any]) -> dict[int, dict[str, Any]]:
         if not lines:
             write_json(note, about)
             return {}
-        if read_json(note) != about:
+        if json.loads(note.read_text(encoding="utf-8")) != about:
             raise UserError(
                 f"to={to} holds answers of another checkpoint or other settings, says {note}: give another place."
             )

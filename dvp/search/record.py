@@ -17,9 +17,9 @@ ADAPTERS = {True: "with adapters", False: "with the whole language model"}
 
 
 AGAIN = "remove it, or search again"
-FIRST_FIELDS = {"version": int, "insert_layer": int, "finished": bool, "probabilities": list, "config": dict}
+FIRST_FIELDS = {"insert_layer": int, "finished": bool, "probabilities": list, "config": dict}
 FIELDS = {name: kind for name, kind in FIRST_FIELDS.items() if name != "probabilities"}
-FIELDS |= {"kab": str, "found": bool, "decided": bool, "verdict": str, "tables": dict | None}
+FIELDS |= {"found": bool, "decided": bool, "verdict": str, "tables": dict | None}
 
 
 class Found(NamedTuple):
@@ -56,9 +56,10 @@ def read_search(path: Path) -> dict[str, Any]:
     """The record of a search, of any version; raises UserError for one that is newer or damaged."""
     search = read_json(path, remedy=AGAIN)
     version = search.get("version", 0)
-    require_fields(path, {"version": version} | search, FIELDS if version else FIRST_FIELDS, AGAIN)
+    require_fields(path, {"version": version}, {"version": int}, AGAIN)
     if version > VERSION:
         raise UserError(f"{path} has format {version}, this code reads up to {VERSION}: take the code that wrote it.")
+    require_fields(path, search, FIELDS if version else FIRST_FIELDS, AGAIN)
     if not all(isinstance(one, int | float) for one in search.get("probabilities", [])):
         raise UserError(f"{path} has probabilities that are no numbers: {AGAIN}.")
     if version == 0:  # of before there was a second rule: it says K and no more
