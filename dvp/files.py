@@ -1,8 +1,9 @@
 """Files that are either whole or not there: written beside their place, synced, and renamed.
 
-And a checkpoint's description, which is read before torch is imported.
+And what is read before torch is imported: JSON, and the description of a checkpoint, by its checksums.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -101,6 +102,88 @@ def write_json(path: Path, content: Any) -> None:
     write_whole(path, lambda place: place.write_text(json.dumps(content, indent=1), encoding="utf-8"))
 
 
+def read_json(path: Path, kind: type = dict, remedy: str = "copy it again") -> Any:
+    """The content of a JSON file, of this kind (`object`: any).
+
+    Raises UserError, with the remedy, for one that cannot be read, is damaged or of another kind, and for NaN.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8-sig"), parse_constant=_refuse_constant)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error}): {remedy}.") from error
+    except (ValueError, RecursionError) as error:  # of JSON or of UTF-8
+        raise UserError(f"{path} is not whole JSON ({' '.join(str(error).split())}): {remedy}.") from error
+    if not isinstance(content, kind):
+        raise UserError(f"{path} holds {KINDS_OF_JSON[type(content)]}, not {KINDS_OF_JSON[kind]}: {remedy}.")
+    return content
+
+
+KINDS_OF_JSON = {
+    dict: "an object", list: "a list", str: "a text", int: "a number", float: "a number", bool: "a truth value",
+    type(None): "nothing",
+}  # fmt: skip
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def require_fields(path: Path, content: dict[str, Any], fields: dict[str, Any], remedy: str) -> None:
+    """Raise UserError where an object of a JSON file lacks a field, or has one of another type than `fields` says."""
+    for name, kind in fields.items():
+        wrong = isinstance(content.get(name), bool) and kind is not bool  # to Python, also a number
+        if name not in content or wrong or not isinstance(content[name], kind):
+            value = f"{name}={str(content[name])[:40]!r}" if name in content else f"no {name}"
+            raise UserError(f"{path} has {value}, which nothing of ours wrote: {remedy}.")
+
+
+# Checksums of the files of a folder
+
+
+def write_checksums(folder: Path) -> None:
+    """Write down the sha256 of each file in a folder, and of that list itself."""
+    files = {path.name: _digest(path) for path in sorted(folder.iterdir()) if path.name != CHECKSUMS}
+    listed = {"format": 1, "sha256": files, "of_these": _digest_of(files)}
+    (folder / CHECKSUMS).write_text(json.dumps(listed, indent=1), encoding="utf-8")
+
+
+def check_checksums(folder: Path, *names: str) -> None:
+    """Raise UserError, with its name, for a file of a checkpoint folder that is not as it was written.
+
+    Folders of before there were checksums are taken as they are.
+    """
+    path = folder / CHECKSUMS
+    if not path.is_file():
+        return
+    listed = read_json(path, remedy=ANOTHER)
+    files = listed.get("sha256")
+    if not isinstance(files, dict) or listed.get("of_these") != _digest_of(files):
+        raise UserError(f"{path} is damaged: {ANOTHER}.")
+    for name in names:
+        if not (folder / name).is_file():
+            raise UserError(f"The checkpoint {folder} is damaged, {name} is missing: {ANOTHER}.")
+        if _digest(folder / name) != files.get(name):
+            raise UserError(f"The checkpoint {folder} is damaged, {name} is not as it was written: {ANOTHER}.")
+
+
+CHECKSUMS = "checksums.json"
+ANOTHER = "take another one"
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest_of(files: dict[str, str]) -> str:
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+
+
+FORMAT = 1  # of description.json
+# What every one says; of before format 1 it may have no config.
+DESCRIBED = {"task": str, "language_model": str, "search_stage": bool, "frozen": str, "answers": list | None}
+
+
 def read_description(path: str) -> dict[str, Any]:
     """The description of a checkpoint folder. Raises UserError when it is missing, no checkpoint, or damaged."""
     folder = Path(path)
@@ -110,7 +193,14 @@ def read_description(path: str) -> dict[str, Any]:
         )
     if not (folder / "description.json").is_file():
         raise UserError(f"{path} is no checkpoint of this project, it has no description.json: give another folder.")
-    try:
-        return dict(json.loads((folder / "description.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"The checkpoint {folder} is damaged ({error}): take another one.") from error
+    check_checksums(folder, "description.json")
+    description = read_json(folder / "description.json", remedy=ANOTHER)
+    require_fields(folder / "description.json", description, DESCRIBED, ANOTHER)
+    require_fields(folder / "description.json", {"config": None} | description, {"config": dict | None}, ANOTHER)
+    format_ = description.get("format", 0)
+    if type(format_) is not int or format_ > FORMAT:
+        raise UserError(
+            f"The checkpoint {folder} has format {str(format_)[:20]}, this code reads up to {FORMAT}: take the code "
+            "that wrote it."
+        )
+    return description

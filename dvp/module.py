@@ -137,7 +137,8 @@ class DVPModule(pl.LightningModule):
             logits = self.model.forward_arms(batch, arms)
         self.model.train()
         reward = {"published": self.task.reward, "accuracy": self.task.accuracy}[self.bandit.score]
-        scores = {arm: reward(self.task, logits[arm], batch) for arm in logits}
+        finite = {arm: logits[arm].isfinite().all() for arm in logits}  # else any answer is as good as another
+        scores = {arm: reward(self.task, logits[arm], batch).where(finite[arm], float("nan")) for arm in logits}
         return torch.stack([scores[arm] for arm in arms])
 
     def _next_search_batch(self) -> dict[str, Any]:

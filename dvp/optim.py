@@ -62,16 +62,17 @@ def parameter_groups(
     return groups
 
 
+def _on(groups: list[dict], *devices: str) -> bool:
+    return all(parameter.device.type in devices for group in groups for parameter in group["params"])
+
+
+# Fused, an optimiser makes one pass over all, and leaves an update out that is not finite (`found_inf`) on the device.
 OPTIMIZERS = {
     "adamw": lambda groups, rate, betas=(0.9, 0.98): torch.optim.AdamW(
-        groups,
-        rate,
-        betas=betas,
-        eps=1e-8,
-        fused=all(p.device.type in ("cpu", "cuda") for group in groups for p in group["params"]),  # one pass over all
+        groups, rate, betas=betas, eps=1e-8, fused=_on(groups, "cpu", "cuda")
     ),
-    "adam": lambda groups, rate, betas=None: torch.optim.Adam(groups, rate),
-    "sgd": lambda groups, rate, betas=None: torch.optim.SGD(groups, rate, momentum=0.9),
+    "adam": lambda groups, rate, betas=None: torch.optim.Adam(groups, rate, fused=_on(groups, "cuda")),
+    "sgd": lambda groups, rate, betas=None: torch.optim.SGD(groups, rate, momentum=0.9, fused=_on(groups, "cuda")),
 }
 
 

@@ -13,7 +13,16 @@ VERBS = (
     "add ask change check choose convert copy download fetch free give go leave load make mend move name pass pip put "
     "python remove replace resume run save say search see set start take test type use write"
 ).split()
-ELSEWHERE = ("way", "hint", "remedy", "MISMATCH", "cause", "refusal")  # names of what says what to do
+ELSEWHERE = (
+    "way",
+    "hint",
+    "remedy",
+    "MISMATCH",
+    "cause",
+    "refusal",
+    "AGAIN",
+    "ANOTHER",
+)  # names of what says what to do
 # An imperative begins the sentence or follows a mark, or "must be" names what would do.
 WHAT_TO_DO = rf"`?({'|'.join(VERBS)})\b|{{({'|'.join(ELSEWHERE)})}}"
 REMEDY = re.compile(rf"(^|[:;,.] |, or |, and |, so |: on the CPU )({WHAT_TO_DO})|must be ", re.IGNORECASE)

@@ -135,7 +135,7 @@ def _answered(to: Path, about: dict[str, Any]) -> dict[int, dict[str, Any]]:
             lines.pop()
         rows = [json.loads(line) for line in lines]
         return {row["line"]: row for row in rows}
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise UserError(
             f"to={to} is no place for answers, or holds other things than those of predict ({error}): give another."
         ) from error

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from dvp.backbones.tokenizer import Tokenizer, Vocabulary
-from dvp.backbones.tokenizer_files import find_file, load_tokenizer, read_json
+from dvp.backbones.tokenizer_files import find_file, load_tokenizer
 from dvp.cpu.dropout import replace_dropout
+from dvp.files import read_json
 
 
 @dataclass(frozen=True)

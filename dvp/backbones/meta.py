@@ -1,6 +1,5 @@
 """LLaMA in Meta's layout: consolidated.*.pth and params.json."""
 
-import json
 import pickle
 import re
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from dvp.errors import UserError
+from dvp.files import read_json, require_fields
 
 # Meta's names -> Hugging Face's. Several shards hold parts of a tensor, side by side along the dimension given.
 NAMES: tuple[tuple[str, str, int | None], ...] = (
@@ -84,7 +84,8 @@ def _halves(rows: Tensor, heads: int) -> Tensor:
 
 
 def _read_shards(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    params = json.loads((folder / "params.json").read_text(encoding="utf-8"))
+    params = read_json(folder / "params.json")
+    require_fields(folder / "params.json", params, {"n_heads": int, "norm_eps": float}, "copy it again")
     shards = [_read(path) for path in sorted(folder.glob("consolidated.*.pth"))]
     if not shards:
         raise UserError(f"{folder} has params.json but no consolidated.*.pth: put Meta's weights beside it.")

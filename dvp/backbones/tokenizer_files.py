@@ -22,6 +22,7 @@ from transformers import AutoTokenizer
 
 from dvp.backbones.tokenizer import Tokenizer, Vocabulary
 from dvp.errors import UserError
+from dvp.files import read_json
 
 FALLBACK, SETTINGS = "tokenizer.json", "tokenizer_config.json"
 OTHERS = ("vocab.json", "vocab.txt", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model")  # of relatives
@@ -70,17 +71,6 @@ def vocabulary_file(name_or_path: str, vocabulary: Vocabulary) -> Path:
     raise UserError(f"{name_or_path} holds no tokenizer ({vocabulary.file} or {FALLBACK}): put it beside the weights.")
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """The content of a JSON file; raises UserError for one that is damaged or no object."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise UserError(f"{file} is not JSON ({error}): copy it again.") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{file} holds no JSON object: copy it again.")
-    return content
-
-
 # One reader per kind of file
 
 
@@ -100,7 +90,7 @@ def _sentencepiece(file: Path, settings: Path | None, vocabulary: Vocabulary) ->
             raise UserError(f"{file} has no {name} ({token}): it is another model's; put this model's there.")
     return Tokenizer(
         file,
-        partial(model.encode, num_threads=1),
+        partial(_pieces, model),
         model.decode,
         model.id_to_piece,
         model.get_piece_size(),
@@ -209,7 +199,16 @@ def _of_words(file: Path, model: tokenizers.Tokenizer, size: int, begin: int | N
 
 
 def _ids(model: tokenizers.Tokenizer, texts: Sequence[str]) -> list[list[int]]:
-    return [found.ids for found in model.encode_batch_fast(list(texts), add_special_tokens=False)]
+    return [found.ids for found in model.encode_batch_fast(_whole(texts), add_special_tokens=False)]
+
+
+def _pieces(model: SentencePieceProcessor, texts: Sequence[str]) -> list[list[int]]:
+    return model.encode(_whole(texts), num_threads=1)
+
+
+def _whole(texts: Sequence[str]) -> list[str]:
+    """The texts with a ? for each half of a character, which JSON and a command line can hold, and UTF-8 can't."""
+    return [text.encode("utf-8", "replace").decode() for text in texts]
 
 
 # The check

@@ -7,12 +7,20 @@ from dvp.checkpoints.standing import (
     accumulated,
     begin_streams,
     generator_states,
+    moments,
     progress_of,
     reopen_epoch,
     take_up,
 )
-from dvp.checkpoints.weights import FORMAT, fingerprint, load_trained, refuse_other, trained_state
-from dvp.files import read_description
+from dvp.checkpoints.weights import (
+    fingerprint,
+    load_trained,
+    not_finite,
+    refuse_other,
+    require_finite,
+    trained_state,
+)
+from dvp.files import FORMAT, read_description
 
 __all__ = [
     "FORMAT",
@@ -25,13 +33,16 @@ __all__ = [
     "fingerprint",
     "generator_states",
     "load_trained",
+    "moments",
     "name_then",
+    "not_finite",
     "progress_of",
     "read_checkpoint",
     "read_description",
     "read_progress",
     "refuse_other",
     "refuse_to_go_on",
+    "require_finite",
     "taken_parts",
     "reopen_epoch",
     "take_up",

@@ -4,13 +4,14 @@ weights.safetensors     exactly the trainable parameters
 description.json        config, task, K, answers, and a fingerprint of the frozen base
 training.safetensors    optimiser moments and other tensors of Lightning's state
 training.json           the rest of Lightning's state: loops, schedules, callbacks, the search
+checksums.json          the sha256 of each of these, which is checked when they are read
 """
 
 import hashlib
 import json
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,21 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dvp.checkpoints.older import current_weights
-from dvp.checkpoints.standing import progress_of
+from dvp.checkpoints.standing import moments, progress_of
+from dvp.checkpoints.weights import require_finite
 from dvp.errors import UserError
-from dvp.files import read_description, remove, write_whole
+from dvp.files import (
+    ANOTHER,
+    check_checksums,
+    read_description,
+    read_json,
+    remove,
+    write_checksums,
+    write_whole,
+)
+
+# What reading a folder's files may raise, and making of them what they should hold.
+DAMAGE = (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
 class TrainedOnly(CheckpointIO):
@@ -38,22 +51,20 @@ class TrainedOnly(CheckpointIO):
 
         def write(folder: Path) -> None:
             folder.mkdir()
-            for name, held in (("weights", weights), ("training", tensors)):
-                try:
-                    save_file(held, folder / f"{name}.safetensors")
-                except SafetensorError as error:  # a full disk, to it
-                    raise OSError(str(error)) from error
+            _save(weights, folder / "weights.safetensors")
+            _save(tensors, folder / "training.safetensors")
             (folder / "description.json").write_text(json.dumps(description, indent=1), encoding="utf-8")
             (folder / "training.json").write_text(json.dumps(training), encoding="utf-8")
+            write_checksums(folder)
 
         write_whole(Path(path), write)
 
     def load_checkpoint(self, path: str, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         folder = Path(path).resolve()  # once: last.ckpt may meanwhile become another
         weights, description = read_checkpoint(str(folder))
-        with _refusing_damage(folder):
-            tensors = load_file(folder / "training.safetensors")
-            training = _unpack(json.loads((folder / "training.json").read_text(encoding="utf-8")), tensors)
+        training = _read_training(folder, _load(folder, "training.safetensors"))
+        with _refusing_damage(folder / "training.json"):
+            require_finite(moments(training.get("optimizer_states", [])))
         return training | {"state_dict": weights, "description": description}
 
     def copy_checkpoint(self, path: Path, to: Path) -> None:
@@ -70,9 +81,8 @@ def read_checkpoint(path: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises UserError when it is missing, no checkpoint, or damaged.
     """
     folder = Path(path).resolve()
-    description = read_description(path if not folder.exists() else str(folder))
-    with _refusing_damage(folder):
-        return current_weights(load_file(folder / "weights.safetensors"), description), description
+    description = read_description(str(folder) if folder.exists() else path)
+    return current_weights(_load(folder, "weights.safetensors"), description), description
 
 
 def read_progress(path: str) -> dict[str, Any]:
@@ -80,9 +90,22 @@ def read_progress(path: str) -> dict[str, Any]:
 
     Raises UserError when its training.json is damaged.
     """
-    with _refusing_damage(Path(path)):
-        text = (Path(path) / "training.json").read_text(encoding="utf-8")
-        return progress_of(_unpack(json.loads(text), defaultdict(dict)))
+    return progress_of(_read_training(Path(path), defaultdict(dict)))
+
+
+def _load(folder: Path, name: str) -> dict[str, Tensor]:
+    check_checksums(folder, name)
+    with _refusing_damage(folder / name):
+        return load_file(folder / name)
+
+
+def _read_training(folder: Path, tensors: Mapping[str, Any]) -> dict[str, Any]:
+    check_checksums(folder, "training.json")
+    path = folder / "training.json"
+    with _refusing_damage(path):
+        training = _unpack(read_json(path, remedy=ANOTHER), tensors)
+        progress_of(training)  # all of it is there
+    return training
 
 
 def digest(path: str) -> str:
@@ -93,11 +116,19 @@ def digest(path: str) -> str:
 
 
 @contextmanager
-def _refusing_damage(folder: Path) -> Iterator[None]:
+def _refusing_damage(file: Path) -> Iterator[None]:
     try:
         yield
-    except (SafetensorError, OSError, ValueError) as error:  # of JSON too
-        raise UserError(f"The checkpoint {folder} is damaged ({error}): take another one.") from error
+    except DAMAGE as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"The checkpoint is damaged, in {file} ({reason}): take another one.") from error
+
+
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:  # of a full disk, too
+        raise OSError(str(error)) from error
 
 
 def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:
@@ -115,7 +146,7 @@ def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:
     raise TypeError(f"a checkpoint cannot hold {type(value).__name__}")
 
 
-def _unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
+def _unpack(value: Any, tensors: Mapping[str, Any]) -> Any:
     if not isinstance(value, dict):
         return value
     ((kind, content),) = value.items()

@@ -30,6 +30,17 @@ def reopen_epoch(training: dict[str, Any]) -> None:
             count["processed"] -= 1
 
 
+def moments(states: list[dict[str, Any]]) -> dict[str, Tensor]:
+    """What optimisers remember of each weight by their states, named by both."""
+    names, found = {}, {}
+    for state in states:
+        for group in state["param_groups"]:
+            names |= dict(zip(group.get("params", ()), group.get("names", ()), strict=False))
+        for number, kept in state["state"].items():
+            found |= {f"{what} of {names.get(number, number)}": one for what, one in kept.items()}
+    return {name: one for name, one in found.items() if isinstance(one, Tensor)}
+
+
 # Generators. Torch's alone: nothing in a training draws from python's or numpy's.
 
 

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from dvp.errors import UserError
 
 SAMPLED = 4096  # values per tensor that go into the fingerprint
-FORMAT = 1  # of description.json
 FROZEN_BY = (
     "language_model",
     "backbone_dtype",
@@ -25,8 +24,16 @@ def trained_state(module: nn.Module) -> dict[str, Tensor]:
     return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
 
 
+def not_finite(tensors: dict[str, Tensor]) -> list[str]:
+    """The names of the tensors in which a value is infinite or not a number."""
+    return [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+
+
 def load_trained(module: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Put the weights into the module's trainable parameters; refuses any missing, left-over or misshapen name."""
+    """Put the weights into the module's trainable parameters; refuses any missing, left-over or misshapen name.
+
+    And any that holds a value that is not finite.
+    """
     own = trained_state(module)
     wrong = [f"{name} is missing" for name in own.keys() - weights.keys()]
     wrong += [f"{name} is not in this model" for name in weights.keys() - own.keys()]
@@ -38,9 +45,19 @@ def load_trained(module: nn.Module, weights: dict[str, Tensor]) -> None:
     if wrong:
         listed = "; ".join(sorted(wrong)[:8])
         raise UserError(f"The checkpoint does not fit this model: {listed}. Give the settings and models it was of.")
+    require_finite(weights)
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(weights[name])
+
+
+def require_finite(tensors: dict[str, Tensor]) -> None:
+    """Raise UserError, with their names, where tensors of a checkpoint hold values that are not finite."""
+    if found := not_finite(tensors):
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        raise UserError(
+            f"The checkpoint holds values that are not finite, in {', '.join(found[:3])}{more}: take one of before."
+        )
 
 
 def refuse_other(described: dict[str, Any], expected: dict[str, Any]) -> None:

@@ -1,7 +1,6 @@
 """What can be seen to be wrong with a start before torch is imported, which takes seconds."""
 
 import importlib.util
-import json
 import os
 import sys
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 from dvp.config import LANGUAGE_MODELS, SHAPES
 from dvp.errors import UserError
-from dvp.files import RESUME_WORDS
+from dvp.files import RESUME_WORDS, read_json
 from dvp.tasks import TASKS
 
 
@@ -102,7 +101,8 @@ def _check_language_model(config: dict[str, Any]) -> None:
 def _check_image_encoder(folder: str, image_size: int) -> None:
     _check_place("clip_model", folder)
     model = _read_model(folder) or {}
-    takes = (model.get("vision_config") or model).get("image_size", image_size)
+    inner = model.get("vision_config")
+    takes = (inner if isinstance(inner, dict) else model).get("image_size", image_size)
     if takes != image_size:
         raise UserError(f"image_size={image_size} but {folder} takes {takes} pixels: set image_size={takes}.")
 
@@ -112,10 +112,7 @@ def _read_model(folder: str) -> dict[str, Any] | None:
     path = Path(folder).expanduser() / "config.json"
     if not path.is_file():
         return None
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path} cannot be read ({error}): copy the model again.") from error
+    return read_json(path, remedy="copy the model again")
 
 
 def _check_place(key: str, place: str) -> None:

@@ -2,7 +2,8 @@
 
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from logging import Logger
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from sacred.run import Run
 from dvp.commands.early import check_start
 from dvp.commands.idle import idle, unread
 from dvp.config import check, check_values, ex, one_task
+from dvp.errors import UserError
 from dvp.files import is_published, read_description, require_writable
 from dvp.runs.folder import is_first_process
 from dvp.runs.told import PLACES, refuse_other_settings, settings_told
@@ -25,11 +27,23 @@ class Record(FileStorageObserver):
     """Sacred's record of a run under log_dir; a start that fails leaves none."""
 
     began = False
+    cut_off = False  # it could not be written
+
+    def started_event(self, *about: Any, **named: Any) -> str | None:
+        """Write down the start. Raises UserError, and leaves nothing, where there is no room for it."""
+        try:
+            return super().started_event(*about, **named)
+        except OSError as error:
+            raise UserError(
+                f"{self.basedir} could not be written ({error.strerror or error}): free the place or choose another "
+                "log_dir."
+            ) from error
 
     def failed_event(self, fail_time: Any, fail_trace: Any) -> None:
         """Write down the failure of a run that had begun; remove the record of another."""
-        super().failed_event(fail_time, fail_trace)
         if self.began:
+            with self._if_there_is_room():
+                super().failed_event(fail_time, fail_trace)
             return
         shutil.rmtree(self.dir)
         if not any(path.name.isdigit() for path in Path(self.basedir).iterdir()):
@@ -37,6 +51,27 @@ class Record(FileStorageObserver):
             for folder in (Path(self.basedir), Path(self.basedir).parent):
                 if not any(folder.iterdir()):
                     folder.rmdir()
+
+    def heartbeat_event(self, *about: Any, **named: Any) -> None:
+        """Write down what was printed so far."""
+        with self._if_there_is_room():
+            super().heartbeat_event(*about, **named)
+
+    def completed_event(self, *about: Any, **named: Any) -> None:
+        """Write down the end."""
+        with self._if_there_is_room():
+            super().completed_event(*about, **named)
+
+    @contextmanager
+    def _if_there_is_room(self) -> Iterator[None]:
+        """Say once where a record has no room: what a run makes is worth more than its record, and says so itself."""
+        try:
+            yield
+        except OSError as error:
+            if not self.cut_off:
+                self.cut_off = True
+                place = f"The record {self.dir} is not complete ({error.strerror or error})"
+                print(f"{place}: free the place before the next run.", file=sys.stderr)
 
 
 @ex.config_hook

@@ -95,7 +95,7 @@ def read_answers(data_root: str, task: Task) -> list[str]:
         return list(task.answers)
     stored = Path(data_root) / f"{task.files}_answers.json"
     if stored.is_file():
-        return _read_list(stored)
+        return read_list(stored)
     found = labelled_answers(data_root, task)
     if not found:
         raise UserError(
@@ -172,7 +172,8 @@ def _name(table: Table) -> str:
     return str(getattr(table, "path", "a table"))  # one in memory has no file
 
 
-def _read_list(path: Path) -> list[str]:
+def read_list(path: Path) -> list[str]:
+    """The answers in the file of a vocabulary, in the order of their labels; raises UserError for any other file."""
     try:
         answers: Any = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:

@@ -1,7 +1,6 @@
 """The distinct pictures of the tables, for encoding each of them once."""
 
 import itertools
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,8 +14,9 @@ from tqdm import tqdm
 from dvp.data.arrow import Table, picture_bytes, read_picture
 from dvp.data.token_cache import TokenCache, image_hash
 from dvp.errors import UserError
-from dvp.files import write_json
+from dvp.files import read_json, write_json
 
+AGAIN = "remove it, and the pictures are read again"
 Place = tuple[Table, int]  # a picture's table and row
 
 
@@ -28,7 +28,10 @@ def picture_hashes(table: Table, notes: Path) -> list[str]:
     path, stat = table.path, table.path.stat()
     note = notes / f"{path.stem}-{stat.st_size}-{stat.st_mtime_ns}.json"
     if note.is_file():
-        return json.loads(note.read_text(encoding="utf-8"))
+        hashes = read_json(note, list, AGAIN)
+        if len(hashes) != len(table) or not all(isinstance(one, str) for one in hashes):
+            raise UserError(f"{note} is not the list of the pictures of {path}: {AGAIN}.")
+        return hashes
     hashes = [image_hash(picture_bytes(table, row)) for row in tqdm(range(len(table)), f"{path.name}: pictures")]
     write_json(note, hashes)
     return hashes

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from dvp.errors import UserError
-from dvp.files import remove, write_json, write_whole
+from dvp.files import read_json, remove, require_fields, write_json, write_whole
 
 SHARD_BYTES = 1 << 29
 
@@ -163,8 +163,9 @@ class TokenCache:
     def _whole(self, listing: Path, path: Path) -> list[str] | None:
         """The images of a shard, or None where it is damaged."""
         try:
-            about = json.loads(listing.read_text(encoding="utf-8"))
-        except ValueError:  # of JSON or of the encoding
+            about = read_json(listing)
+            require_fields(listing, about, {"images": list, "crc32": int}, "encode its images again")
+        except UserError:
             return None
         if not path.is_file() or path.stat().st_size != len(about["images"]) * self.image_bytes:
             return None

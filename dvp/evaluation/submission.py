@@ -1,6 +1,5 @@
 """Files of answers: every question exactly once, checked before anything is written, never over another run's."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import count
@@ -11,7 +10,7 @@ import torch.distributed
 
 from dvp.checkpoints import digest
 from dvp.errors import UserError
-from dvp.files import remove, require_writable, write_json
+from dvp.files import read_json, remove, require_writable, write_json
 
 
 class Submission(NamedTuple):
@@ -108,10 +107,11 @@ def _created(note: Path) -> bool:
 def _owner(note: Path, checkpoint: str) -> str | None:
     """What the answers beside a note are of: the hash of the weights, or of older notes `checkpoint` if it is that."""
     try:
-        about = json.loads(note.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):  # somebody's own answers; a note that is being written
+        about = read_json(note)
+    except UserError:  # somebody's own answers; a note that is being written
         return None
+    inner = {key: about[key] if isinstance(about.get(key), dict) else {} for key in ("checkpoint", "config")}
     if "checkpoint" in about:
-        return about["checkpoint"]["sha256"]
-    loaded = (about.get("config") or {}).get("load_path", "")
+        return inner["checkpoint"].get("sha256")
+    loaded = str(inner["config"].get("load_path", ""))
     return checkpoint if Path(loaded).resolve() == Path(checkpoint).resolve() else None

@@ -14,6 +14,7 @@ from torch import Tensor
 import clip
 from dvp.adapters import Adapter
 from dvp.backbones.t5 import T5
+from dvp.checkpoints import require_finite
 from dvp.errors import UserError
 from dvp.model import DVP
 from dvp.module import DVPModule
@@ -135,6 +136,7 @@ def load_published(path: str, module: DVPModule) -> dict[str, str]:
             "model that it searched."
         )
     weights, ignored = translate(state, module.model, module.task_name)
+    require_finite(weights)
     if module.bandit:
         module.bandit.preferences = preferences.float().clone()
     parameters = dict(module.model.named_parameters())

@@ -1,9 +1,8 @@
 """Which answer is meant by each label of a published checkpoint: it numbers them, but does not name them."""
 
-import json
 from pathlib import Path
 
-from dvp.data.arrow import labelled_answers
+from dvp.data.arrow import labelled_answers, read_list
 from dvp.errors import UserError
 from dvp.evaluation.answers import normalise_answer
 from dvp.published.checkpoint import PublishedCheckpoint
@@ -33,7 +32,7 @@ def published_answers(checkpoint: PublishedCheckpoint, task_name: str, task: Tas
                 f"put the list of all {count}, in the order of the labels, there as {path.name}."
             )
         return names
-    names = json.loads(path.read_text(encoding="utf-8"))
+    names = read_list(path)
     if len(names) != count:
         raise UserError(f"{wanted}, but {path} lists {len(names)}: {remedy}")
     for label, answer in sorted(found.items()):

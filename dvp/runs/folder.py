@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from dvp.files import remove_leftovers, require_writable, write_json
+from dvp.files import read_json, remove_leftovers, require_writable, write_json
 
 CLAIM = "claim.json"  # in the folder: the job and the settings of the run that it belongs to
 LOCK = "lock"  # in the folder: held by the process that writes there
@@ -52,7 +52,7 @@ def requeued_folder(config: dict[str, Any]) -> Path | None:
     if int(os.environ.get("SLURM_RESTART_COUNT", "0")) == 0 or config["test_only"] or config["fast_dev_run"]:
         return None
     mine = json.loads(json.dumps(_claim_of(config)))
-    claims = [path for path in parent_of(config).glob(f"version_*/{CLAIM}") if json.loads(path.read_text()) == mine]
+    claims = [path for path in parent_of(config).glob(f"version_*/{CLAIM}") if read_json(path) == mine]
     return max(claims, key=lambda path: _number(path.parent)).parent if claims else None
 
 

@@ -12,6 +12,7 @@ from dvp.checkpoints import TrainedOnly, read_progress
 from dvp.data.image_tokens import ImageTokens
 from dvp.kinds import KINDS
 from dvp.runs.devices import precision_of, strategy_of
+from dvp.runs.finite import Finite
 from dvp.runs.folder import run_folder
 from dvp.runs.resume import GoingOn, check_resume
 from dvp.runs.saving import Best, Saving
@@ -45,6 +46,7 @@ def build_trainer(config: dict[str, Any], monitor: str) -> pl.Trainer:
     callbacks: list[pl.Callback] = [
         Best(monitor),
         LearningRateMonitor(logging_interval="step"),
+        Finite(),
         GoingOn(None if by_itself else goes_on),
         table,
         Saving(config["save_every"], table, Path(goes_on) if goes_on and by_itself else None),

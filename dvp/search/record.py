@@ -1,13 +1,12 @@
 """search.json, the record of a search: what was found, how surely, and with which settings; and who may use it."""
 
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dvp.errors import UserError
-from dvp.files import write_json
+from dvp.files import read_json, require_fields, write_json
 from dvp.search.bandit import policy_verdict
 
 VERSION = 1
@@ -15,6 +14,12 @@ VERSION = 1
 SAME = ("datasets", "language_model", "tokenizer", "clip_model")
 PATHS = ("tokenizer", "clip_model", "data_root")
 ADAPTERS = {True: "with adapters", False: "with the whole language model"}
+
+
+AGAIN = "remove it, or search again"
+FIRST_FIELDS = {"insert_layer": int, "finished": bool, "probabilities": list, "config": dict}
+FIELDS = {name: kind for name, kind in FIRST_FIELDS.items() if name != "probabilities"}
+FIELDS |= {"found": bool, "decided": bool, "verdict": str, "tables": dict | None}
 
 
 class Found(NamedTuple):
@@ -49,13 +54,14 @@ def write_search(path: Path, search: dict[str, Any]) -> None:
 
 def read_search(path: Path) -> dict[str, Any]:
     """The record of a search, of any version; raises UserError for one that is newer or damaged."""
-    try:
-        search = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}): remove it, or search again.") from error
+    search = read_json(path, remedy=AGAIN)
     version = search.get("version", 0)
+    require_fields(path, {"version": version}, {"version": int}, AGAIN)
     if version > VERSION:
         raise UserError(f"{path} has format {version}, this code reads up to {VERSION}: take the code that wrote it.")
+    require_fields(path, search, FIELDS if version else FIRST_FIELDS, AGAIN)
+    if not all(isinstance(one, int | float) for one in search.get("probabilities", [])):
+        raise UserError(f"{path} has probabilities that are no numbers: {AGAIN}.")
     if version == 0:  # of before there was a second rule: it says K and no more
         verdict = policy_verdict(search["probabilities"])
         known = {"found": verdict.found, "decided": verdict.decided, "verdict": verdict.words}

@@ -1,5 +1,6 @@
 """What every rule of a search shares: arms, their scores, a generator, and what a rule has to say. Knows no layers."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -71,7 +72,12 @@ class Rule:
         return False
 
     def update(self, arms: Sequence[int], scores: Sequence[float]) -> None:
-        """Take note of what the arms scored."""
+        """Take note of what the arms scored; raises UserError for a score that is no number."""
+        if bad := sorted({arm for arm, score in zip(arms, scores, strict=True) if not math.isfinite(score)}):
+            raise UserError(
+                f"The score of arm(s) {', '.join(map(str, bad))} is not finite in scoring {len(self.trace) + 1}: the "
+                "search ends without a K; search again with a smaller learning_rate."
+            )
         self.trace.append({"arms": list(arms), "scores": list(scores)})
         self.trace[-1]["best"] = self.best
 

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from dvp.errors import UserError
-from dvp.files import write_json
+from dvp.files import read_json, require_fields, write_json
 
 VERSION = 1
+# Of a cell
+FIELDS = {"version": int, "layer": int, "seed": int, "value": int | float | None, "seconds": int | float}
 # Settings by which no two sweeps differ.
 APART = ("layers", "seeds", "seed", "insert_layer", "log_dir", "num_workers", "test_split")
 
@@ -34,10 +36,9 @@ def read_cells(folder: Path) -> list[dict[str, Any]]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        cell = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}): remove it, and the sweep trains there again.") from error
+    again = "remove it, and the sweep trains there again"
+    cell = read_json(path, remedy=again)
+    require_fields(path, cell, FIELDS, again)
     if cell["version"] > VERSION:
         raise UserError(
             f"{path} has format {cell['version']}, this code reads up to {VERSION}: take the code that wrote it."

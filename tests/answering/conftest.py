@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from tiny_world import PIXELS, fit
 
 from dvp.config import check, ex
+from dvp.files import write_checksums
 
 
 @pytest.fixture(scope="session")
@@ -43,3 +44,4 @@ def mix(folder: Path) -> None:
         if ".head." in name or ".compressors." in name:
             weights[name] = torch.randn(tensor.shape, generator=generator)
     save_file(weights, folder / "weights.safetensors")
+    write_checksums(folder)

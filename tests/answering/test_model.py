@@ -20,6 +20,7 @@ from dvp.backbones import BACKBONES
 from dvp.config import SHAPES_MODELS
 from dvp.data.arrow import open_table
 from dvp.errors import UserError
+from dvp.files import write_checksums
 from dvp.prepare import convert
 from dvp.scienceqa.data import COLUMNS
 from dvp.scienceqa.text import read_answer
@@ -58,6 +59,7 @@ def levelled(checkpoint: Path, asked: list[tuple[bytes, str, Any]], to: Path) ->
     weights = load_file(to / "weights.safetensors")
     weights["model.head.answer.bias"] -= model.model(batch, model.insert_layer).mean(0)
     save_file(weights, to / "weights.safetensors")
+    write_checksums(to)
     return to
 
 
@@ -173,6 +175,7 @@ def test_base_weights_that_moved_are_named_and_found(checkpoint, tmp_path: Path,
     text = (moved / "description.json").read_text()
     where = json.loads(text)["config"]["tokenizer"]
     (moved / "description.json").write_text(text.replace(where, str(tmp_path / "gone")))
+    write_checksums(moved)
     with pytest.raises(UserError, match="gone, where nothing is: say with tokenizer="):
         dvp.load(moved)
     expected = dvp.load(checkpoint(BERT)).answer(picture(5), "is there a red circle")

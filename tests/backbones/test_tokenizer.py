@@ -335,8 +335,8 @@ REFUSED: dict[str, tuple[str, Callable[[Path], Any], str]] = {
         "vocab.txt cuts .* into \\[UNK\\].*mend do_lower_case in the tokenizer_config.json beside it",
     ),
     "no [SEP]": ("bert", _text("vocab.txt", "[PAD]\n[UNK]\n[CLS]\nis\nit"), r"vocab.txt lacks '\[SEP\]': name its sep"),
-    "settings": ("bert", _text("tokenizer_config.json", "{"), "tokenizer_config.json is not JSON.*copy it again"),
-    "no object": ("bert", _text("tokenizer_config.json", "[]"), "tokenizer_config.json holds no JSON object"),
+    "settings": ("bert", _text("tokenizer_config.json", "{"), "tokenizer_config.json is not whole JSON.*copy it again"),
+    "no object": ("bert", _text("tokenizer_config.json", "[]"), "tokenizer_config.json holds a list, not an object"),
     "first word": (
         "llama",
         _json(lambda c: c["pre_tokenizer"].update(prepend_scheme="never")),

@@ -17,6 +17,7 @@ from dvp.backbones import BACKBONES
 from dvp.build import build_data, build_module
 from dvp.checkpoints import TrainedOnly, read_checkpoint, trained_state
 from dvp.errors import UserError
+from dvp.files import write_checksums
 
 RUNS = ["dvp_search_bert_vqa", "dvp_search_bert_gqa", "dvp_adaption_t5_snli_ve", "dvp_adaption_llama_vqa"]
 RUNS += [f"dvp_adaption_{family}_vqa" for family in BACKBONES if not any(f"_{family}_" in run for run in RUNS)]
@@ -145,7 +146,19 @@ SPOIL: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated description": (lambda folder: truncate(folder / "description.json"), "damaged"),
     "truncated moments": (lambda folder: truncate(folder / "training.safetensors"), "damaged"),
     "truncated state": (lambda folder: truncate(folder / "training.json"), "damaged"),
+    "a flip in the weights": (lambda folder: flip(folder / "weights.safetensors"), "weights.safetensors is not as"),
+    "a flip in the moments": (lambda folder: flip(folder / "training.safetensors"), "training.safetensors is not as"),
+    "a flip in the state": (lambda folder: flip(folder / "training.json"), "training.json is not as"),
+    "a flip in the description": (lambda folder: flip(folder / "description.json"), "description.json is not as"),
+    "a flip in the checksums": (lambda folder: flip(folder / "checksums.json", -5), "checksums.json is damaged"),
 }
+
+
+def flip(path: Path, at: int = -9) -> None:
+    """Turn the lowest bit of a byte."""
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
 
 
 def truncate(path: Path) -> None:
@@ -154,8 +167,11 @@ def truncate(path: Path) -> None:
 
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
+    passes = {"is_last_batch": True, "current": {"processed": 2}}
+    described = {"task": "vqa", "language_model": "Bert", "search_stage": False, "frozen": "", "answers": []}
     checkpoint = {
-        "state_dict": {"w": torch.randn(3, 4)}, "description": {"task": "vqa"}, "epoch": 1,
+        "state_dict": {"w": torch.randn(3, 4)}, "description": described, "epoch": 1, "global_step": 2,
+        "loops": {"fit_loop": {"epoch_loop.batch_progress": passes}},
         "optimizer_states": [{"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"betas": (0.9, 0.98)}]}],
     }  # fmt: skip
     TrainedOnly().save_checkpoint(checkpoint, str(tmp_path / "a.ckpt"))
@@ -173,12 +189,18 @@ def test_missing_and_damaged_checkpoints_are_refused(fault: str, written: Path) 
         TrainedOnly().load_checkpoint(str(written))
 
 
+def test_a_flip_is_unseen_without_the_checksums(written: Path) -> None:
+    (written / "checksums.json").unlink()  # as in folders of before there were any
+    flip(written / "weights.safetensors")
+    read_checkpoint(str(written))
+
+
 def test_a_failed_save_leaves_the_one_before(written: Path) -> None:
     with pytest.raises(TypeError, match="cannot hold"):
         TrainedOnly().save_checkpoint({"state_dict": {}, "description": {}, "x": object()}, str(written))
     before = read_checkpoint(str(written))[1]
     with pytest.raises(TypeError):
-        TrainedOnly().save_checkpoint({"state_dict": {}, "description": {"x": object()}}, str(written))
+        TrainedOnly().save_checkpoint({"state_dict": {}, "description": {"x": object()}, "epoch": 1}, str(written))
     assert read_checkpoint(str(written))[1] == before
     assert [path.name for path in written.parent.iterdir()] == ["a.ckpt"]
 
@@ -194,5 +216,6 @@ def test_weights_that_do_not_fit_are_listed(change: str, trained) -> None:
         tensor = weights.pop(name)
         weights |= {"model.head.other": tensor} if change == "left over" else {}
     save_file(weights, last / "weights.safetensors")
+    write_checksums(last)
     with pytest.raises(UserError, match="head.other is not in" if change == "left over" else name):
         build_module(config | {"load_path": str(last)}, build_data(config))

@@ -1,4 +1,4 @@
-"""The tiny world of the runs that are killed, and the runs that never stopped, made once."""
+"""The tiny world of the runs that are killed, the runs that never stopped, made once, and a place for files."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,3 +25,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, float], tu
         return settings, made[kind, interval]
 
     return make
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for a module's files."""
+    return tmp_path_factory.mktemp("hostile")

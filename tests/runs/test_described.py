@@ -12,6 +12,7 @@ from tiny_world import fit
 from dvp.build import build_data, build_module
 from dvp.checkpoints import read_description
 from dvp.errors import UserError
+from dvp.files import write_checksums
 from dvp.runs.described import described_by
 
 Trained = Callable[..., tuple[dict[str, Any], Path]]
@@ -33,6 +34,7 @@ def rewrite(last: Path, change: Callable[[dict], Any]) -> None:
     description = json.loads((last / "description.json").read_text())
     change(description)
     (last / "description.json").write_text(json.dumps(description))
+    write_checksums(last)
 
 
 def test_a_description_holds_what_changes_the_function(trained: Trained) -> None:

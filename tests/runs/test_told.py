@@ -12,6 +12,7 @@ import pytest
 from tiny_world import fit
 
 from dvp.errors import UserError
+from dvp.files import write_checksums
 from dvp.runs.told import settings_told
 from dvp.tasks import TASKS
 
@@ -64,6 +65,7 @@ def test_the_tables_labels_must_be_the_checkpoints(trained, test_table, refused,
     description = json.loads((last / "description.json").read_text())
     description["answers"] = description["answers"][::-1]
     (last / "description.json").write_text(json.dumps(description))
+    write_checksums(last)
     options = {"test_only": True, "load_path": last, "data_root": data, "num_gpus": 0, "num_workers": 0}
     assert "the checkpoint's own, is of another conversion" in refused("with", **options, log_dir=tmp_path / "tested")
 
@@ -124,6 +126,7 @@ def test_16_bit_is_for_a_gpu(trained) -> None:
     description = json.loads((last / "description.json").read_text())
     description["config"]["precision"] = 16
     (last / "description.json").write_text(json.dumps(description))
+    write_checksums(last)
     assert [settings_told(str(last), on_gpu)["precision"] for on_gpu in (True, False)] == [16, "auto"]
 
 
@@ -132,6 +135,7 @@ def test_an_older_description_tells_what_it_holds(trained) -> None:
     description = json.loads((last / "description.json").read_text())
     del description["config"]
     (last / "description.json").write_text(json.dumps(description))
+    write_checksums(last)
     told = settings_told(str(last), on_gpu=False)
     assert (told["language_model"], told["insert_layer"], told["datasets"]) == ("T5", 0, ["gqa"])
     assert "tokenizer" not in told

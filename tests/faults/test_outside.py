@@ -1,0 +1,74 @@
+"""What a run needs and leaves outside of its folders: no network, no file, and no half of one on a full disk."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dvp.checkpoints import read_checkpoint
+from dvp.commands import COMPILED
+
+ROOT = Path(__file__).parents[2]
+EXPERIMENT = "dvp_search_bert_vqa"
+
+
+def run(settings: dict[str, Any], place: Path, *before: str, limit: int | None = None) -> subprocess.CompletedProcess:
+    """`python run.py with` the experiment, in a process whose home and temporary folder are empty ones in `place`."""
+    own = {name: str(place / name.lower()) for name in ("HOME", "TMPDIR")}
+    for folder in own.values():
+        Path(folder).mkdir()
+    words = [f"{key}={value}" for key, value in settings.items()]
+    return subprocess.run(
+        [*before, sys.executable, "-W", "ignore", ROOT / "run.py", "with", EXPERIMENT, *words],
+        cwd=place,
+        env={name: value for name, value in os.environ.items() if name != COMPILED} | own,
+        capture_output=True,
+        text=True,
+        preexec_fn=limit and (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))),
+    )
+
+
+@pytest.fixture
+def absolute(tiny: Callable[..., dict], tmp_path: Path) -> dict[str, Any]:
+    """Settings of a short search, whose result lies in a folder of its own."""
+    return tiny(EXPERIMENT, log_dir=tmp_path / "out" / "result")
+
+
+def test_without_a_network_a_run_leaves_nothing_outside_its_folders(absolute, tmp_path: Path) -> None:
+    alone = ("unshare", "-rn")
+    try:
+        refused = subprocess.run([*alone, "true"], capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("there is no unshare here")
+    if refused.returncode:
+        pytest.skip(f"unshare -rn is not permitted: {refused.stderr.strip()}")
+    place = tmp_path / "place"
+    place.mkdir()
+    data = {path: path.stat().st_mtime_ns for path in Path(absolute["tokenizer"]).rglob("*")}
+    done = run(absolute, place, *alone)
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "out").rglob("search.json"))
+    assert sorted(str(path.relative_to(place)) for path in place.rglob("*")) == ["home", "tmpdir"]
+    assert {path: path.stat().st_mtime_ns for path in Path(absolute["tokenizer"]).rglob("*")} == data
+
+
+# A file may be no larger than so many bytes: as on a full disk, what is written last is cut off.
+@pytest.mark.parametrize("limit", [200, 20_000, 60_000])
+def test_a_full_disk_is_said_in_one_sentence_and_leaves_no_half_of_a_file(limit: int, absolute, tmp_path) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    done = run(absolute, place, limit=limit)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr, done.stderr
+    said = [line for line in done.stderr.splitlines() if "could not be written" in line]
+    assert len(said) == 1 and "free the place" in said[0], done.stderr
+    for path in (tmp_path / "out").rglob("*.ckpt"):
+        read_checkpoint(str(path))
+    for path in (tmp_path / "out").rglob("search.json"):
+        json.loads(path.read_text())
