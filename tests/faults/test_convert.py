@@ -93,9 +93,8 @@ def states_after_kills(tmp_path: Path, worlds: dict[str, Path]) -> list[str]:
         convert("gqa", str(raw), str(tmp_path / f"{name}_made"))
         made[name] = contents(tmp_path / f"{name}_made")
         expected[name] = read_all(tmp_path / f"{name}_made")
-    found = []
+    found, root = [], tmp_path / "data"
     for operation in count():
-        root = tmp_path / "data"
         shutil.rmtree(root, ignore_errors=True)
         shutil.copytree(tmp_path / "old_made", root)
         ended = in_child(killed_before(operation, root, lambda: convert("gqa", str(worlds["new"]), str(root))))
