@@ -205,3 +205,18 @@ def test_what_a_loss_is_averaged_over_is_the_labelled_tokens_that_are_not_cut(fo
     rows = data.questions(("train",), "train")
     assert rows.counted.tolist() == [len(data.reader.collate([rows[item]])["targets"]) for item in range(len(rows))]
     assert len(set(rows.counted)) > 2
+
+
+@pytest.mark.parametrize("answer", [-1, 5, 2**40])
+def test_an_answer_that_is_none_of_the_choices_is_refused_with_its_row(answer, folder, tmp_path):
+    for split in COUNTS:
+        rows = table(folder, split).to_pylist()
+        if split == "val":
+            rows[3]["answer"] = answer
+        with pa.OSFile(str(tmp_path / f"scienceqa_{split}.arrow"), "wb") as sink:
+            with pa.ipc.new_file(sink, table(folder, split).schema) as writer:
+                writer.write_table(pa.Table.from_pylist(rows, table(folder, split).schema))
+    (tmp_path / "arrow").symlink_to(tmp_path)
+    (tmp_path / "llama").symlink_to(folder / "llama")
+    with pytest.raises(UserError, match=f"scienceqa_val.arrow, row 3, has the answer {answer} of . choices"):
+        make(tmp_path).questions(("val",), "validate")
