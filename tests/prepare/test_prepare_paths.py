@@ -104,6 +104,19 @@ def test_a_link_out_of_the_folder_of_pictures_is_refused(
         convert(task, str(raw), str(tmp_path / "out"))
 
 
+def test_without_that_the_link_is_followed(
+    make_raw: Callable[..., Path], read_rows: Callable[..., list], secret: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(gqa, "inside", Path.joinpath)
+    raw = make_raw("gqa")
+    (raw / "images" / "3.jpg").unlink()
+    (raw / "images" / "3.jpg").symlink_to(secret.with_suffix(".jpg"))
+    convert("gqa", str(raw), str(tmp_path / "out"))
+    (row,) = read_rows(tmp_path / "out/gqa_val.arrow")
+    assert row["image"] == secret.with_suffix(".jpg").read_bytes()
+
+
 def test_a_problem_whose_folder_is_a_link_out_is_refused(secret: Path, tmp_path: Path) -> None:
     raw = write_sqa(tmp_path / "raw", "p")
     (raw / "images" / "train").mkdir(parents=True)
