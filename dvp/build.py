@@ -26,12 +26,14 @@ from dvp.config.experiments import search_of
 from dvp.data import QuestionData
 from dvp.data.arrow import table_path
 from dvp.data.datamodule import Reader
+from dvp.data.leaks import refuse_shared_questions, shared_pictures
 from dvp.errors import UserError
 from dvp.files import is_published
 from dvp.kinds import KINDS
 from dvp.module import DVPModule
 from dvp.runs.described import backbone_dtype, described_by
 from dvp.runs.devices import precision_of, prepare_devices
+from dvp.runs.folder import is_first_process
 from dvp.runs.trainer import cached_tokens
 from dvp.search import latest_search, search_beside, tables_of
 from dvp.tasks import TASKS, Task
@@ -48,10 +50,13 @@ def build(config: dict[str, Any]) -> tuple[QuestionData, DVPModule]:
 
 
 def build_data(config: dict[str, Any], stages: tuple[str, ...] | None = None) -> QuestionData:
-    """The splits of the configured task that a training or, with test_only, a test reads; or those of `stages`."""
+    """The splits of the configured task that a training or, with test_only, a test reads; or those of `stages`.
+
+    Pictures that training and evaluation share are told; raises UserError for shared questions, unless as published.
+    """
     task = _task(config)
     kind = KINDS[task.kind]
-    return QuestionData(
+    data = QuestionData(
         task,
         config["data_root"],
         build_reader(config),
@@ -65,6 +70,11 @@ def build_data(config: dict[str, Any], stages: tuple[str, ...] | None = None) ->
         num_workers=config["num_workers"],
         seed=config["seed"],
     )
+    if not config["as_published"]:
+        refuse_shared_questions(task, data.tables)
+    if is_first_process() and (shared := shared_pictures(config["data_root"], task, data.tables)):
+        print(shared)
+    return data
 
 
 def build_reader(config: dict[str, Any]) -> Reader:

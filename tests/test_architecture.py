@@ -35,6 +35,7 @@ MUST_NOT_KNOW = {
     "evaluation": TOP | IMAGES | METHOD | {"dvp.tasks", "dvp.search", "dvp.prepare"},
     "cpu": TOP | IMAGES | METHOD | {"dvp.tasks", "dvp.search", "transformers"},
     "data": TOP | {"clip", "dvp.vision", "dvp.compressor", "dvp.search", "dvp.model", "dvp.backbones"},
+    "manifest": TOP | IMAGES | METHOD | {"dvp.tasks", "dvp.search", "dvp.prepare", "torch", "pyarrow"},
     "model": TOP | {"clip", "PIL", "dvp.data", "dvp.tasks", "dvp.search", "dvp.optim", "dvp.checkpoints"},
     "module": STEERING | {"clip", "PIL", "dvp.data", "dvp.backbones", "dvp.scienceqa", "dvp.kinds", "transformers"},
     "scienceqa": TOP | {"clip"},

@@ -9,6 +9,7 @@ from typing import Any
 from dvp.config import LANGUAGE_MODELS, SHAPES
 from dvp.errors import UserError
 from dvp.files import RESUME_WORDS, read_json
+from dvp.manifest import finish
 from dvp.tasks import TASKS
 
 
@@ -32,6 +33,7 @@ def check_data(config: dict[str, Any]) -> None:
             else "give the folder with the Arrow files, see DATA.md"
         )
         raise UserError(f"data_root={data_root!r} is not a folder: {way}.")
+    finish(Path(data_root), TASKS[config["datasets"]].files)
     for path in missing_tables(config):
         have = ", ".join(sorted(found.name for found in Path(data_root).glob("*.arrow"))) or "no Arrow file"
         raise UserError(

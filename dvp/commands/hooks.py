@@ -16,6 +16,7 @@ from dvp.commands.idle import idle, unread
 from dvp.config import check, check_values, ex, one_task
 from dvp.errors import UserError
 from dvp.files import is_published, read_description, require_writable
+from dvp.runs.compiled import place_compiled
 from dvp.runs.folder import is_first_process
 from dvp.runs.told import PLACES, refuse_other_settings, settings_told
 from dvp.tasks import TASKS
@@ -89,7 +90,9 @@ def before_a_run(config: dict[str, Any], command_name: str, logger: Logger) -> d
             check_start(checked)
     if command_name in OBSERVED:
         require_writable(Path(checked["log_dir"]))
+        place_compiled(Path(checked["log_dir"]))
         ex.observers[:] = [Record(Path(checked["log_dir"]) / "sacred")] if is_first_process() else []
+    place_compiled(None)
     return known
 
 

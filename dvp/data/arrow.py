@@ -15,6 +15,7 @@ from dvp.data.columns import check_rows, plain
 from dvp.errors import UserError
 from dvp.evaluation.answers import normalise_answer
 from dvp.images import open_image
+from dvp.manifest import read_manifest
 from dvp.tasks import Task
 
 IDS = ("image_id", "identifier", "question_id")  # the first that a table has names its pictures
@@ -52,17 +53,20 @@ def open_table(
 ) -> Table:
     """The table `<data_root>/<files>_<split>.arrow`, ours or one of the published scripts', in one set of types.
 
-    Raises UserError when the folder or file is missing, the file is damaged, its rows do not hold together, or it is
-    another task's.
+    Raises UserError when the folder or file is missing, the file is damaged or not the one that its manifest tells of,
+    its rows do not hold together, or it is another task's.
     """
     path = table_path(data_root, files, split)
     if not data_root or not path.parent.is_dir():
         raise UserError(f"data_root={data_root!r} is not a folder: give the folder with the Arrow files, see DATA.md.")
+    manifest = read_manifest(data_root, files)
     if not path.is_file():
         have = ", ".join(sorted(found.name for found in path.parent.glob("*.arrow"))) or "no Arrow file"
         raise UserError(
             f"{path} is missing ({path.parent} has {have}): make it with `python run.py convert`, see DATA.md."
         )
+    if manifest:
+        manifest.check(path)
     try:
         table = Table(path, columns)
         missing = set(columns) - set(table.column_names)
@@ -89,11 +93,14 @@ def read_answers(data_root: str, task: Task) -> list[str]:
 
     Files of the published scripts have no vocabulary file, and normalised answers, which are written as the task spells
     them; an answer that none of their rows carries is left empty.
-    Raises UserError for a file that is no list of answers, and where two tables give a label to different answers.
+    Raises UserError for a file that is no list of answers or not the one of the tables' manifest, and where two tables
+    give a label to different answers.
     """
     if task.answers:
         return list(task.answers)
-    stored = Path(data_root) / f"{task.files}_answers.json"
+    stored, manifest = Path(data_root) / f"{task.files}_answers.json", read_manifest(data_root, task.files)
+    if manifest:
+        manifest.check(stored)
     if stored.is_file():
         return read_list(stored)
     found = labelled_answers(data_root, task)
@@ -135,9 +142,9 @@ def check_answers(tables: Iterable[Table], answers: list[str]) -> None:
             else:
                 continue
             raise UserError(
-                f"{_name(table)} has the label {label} for {answer!r}, but the list of answers {stands}: that list, "
-                "the file beside the tables or the checkpoint's own, is of another conversion; take the one that was "
-                "made with them, or convert the raw data again."
+                f"{_name(table)}, row {_row_of(table, label)}, has the label {label} for {answer!r}, but the list of "
+                f"answers {stands}: that list, the file beside the tables or the checkpoint's own, is of another "
+                "conversion; take the one that was made with them, or convert the raw data again."
             )
 
 
@@ -151,18 +158,21 @@ def question_index(table: Table) -> np.ndarray:
 
 def read_picture(table: Table, row: int, transform: Callable[[Image.Image], Tensor]) -> Tensor:
     """The transformed picture of a row. Raises UserError, with table, row and id, for one that does not decode."""
-    return transform(open_image(table["image"][row].as_py(), _place(table, row)))
+    return transform(open_image(table["image"][row].as_py(), place_of(table, row)))
 
 
 def picture_bytes(table: Table, row: int) -> bytes:
     """The picture of a row as it is stored; UserError where the row has none."""
     data = table["image"][row].as_py()
     if not data:
-        raise UserError(f"The picture {_place(table, row)} is empty: convert the raw data again, or leave the row out.")
+        raise UserError(
+            f"The picture {place_of(table, row)} is empty: convert the raw data again, or leave the row out."
+        )
     return data
 
 
-def _place(table: Table, row: int) -> str:
+def place_of(table: Table, row: int) -> str:
+    """Where the picture of a row stands: file, row and id."""
     name = next((name for name in IDS if name in table.column_names), None)
     known = f", {name} {table[name][row].as_py()}" if name else ""
     return f"in {_name(table)} (row {row}{known})"
@@ -187,14 +197,20 @@ def _labelled_answers(table: Table) -> list[tuple[int, str]]:
     """The distinct (label, answer) pairs of the table, in order of label."""
     if not len(table) or "answer_labels" not in table.column_names:
         return []
-    labels, answers = (_flatten(table[name]) for name in ("answer_labels", "answers"))
+    labels, answers = (flatten(table[name]) for name in ("answer_labels", "answers"))
     if not len(labels):
         return []
     pairs = pa.table({"label": labels, "answer": answers}).group_by(["label", "answer"]).aggregate([])
     return sorted(zip(pairs["label"].to_pylist(), pairs["answer"].to_pylist(), strict=True))
 
 
-def _flatten(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _row_of(table: Table, label: int) -> int:
+    """The first row with this label."""
+    rows = enumerate(table["answer_labels"].to_pylist())
+    return next(row for row, questions in rows if any(label in labels for labels in questions))
+
+
+def flatten(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """The entries of all lists in the lists of a column."""
     while pa.types.is_list(column.type):
         column = pc.list_flatten(column)

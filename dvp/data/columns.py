@@ -11,7 +11,7 @@ from dvp.errors import UserError
 PER_QUESTION = ("question_id", "answers", "answer_labels", "answer_scores")  # lists as long as that of the questions
 ANSWERS = PER_QUESTION[1:]  # all empty in a split whose answers are secret
 PER_ANSWER = ("answer_labels", "answer_scores")  # their inner lists are as long as those of the answers
-MOST_LABELS = 10**6  # more answers than any vocabulary has
+RANGES = {"answer_labels": (0, 10**6), "answer_scores": (0, 1)}  # more labels than any vocabulary has
 LISTS = (
     pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list, pa.types.is_list_view,
     pa.types.is_large_list_view,
@@ -70,10 +70,15 @@ def _check_answers(table: pa.Table, columns: Iterable[str], name: str) -> None:
             values = pc.list_flatten(found) if len(found) else found
             if values.null_count:
                 raise UserError(f"{name} has a null among its {column}: convert the raw data again.")
-            if column == "answer_labels" and len(values):
-                low, high = pc.min_max(values).as_py().values()
-                if low < 0 or high >= MOST_LABELS:
-                    raise UserError(f"{name} has labels from {low} to {high}: convert the raw data again.")
+            if column in RANGES and len(values):
+                low, high = RANGES[column]
+                if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
+                    raise UserError(f"{name} has {values.type} among its {column}: convert the raw data again.")
+                numbers = np.asarray(values)
+                if (bad := np.flatnonzero(~((numbers >= low) & (numbers <= high)))).size:  # not a number, too
+                    row = _row(table[column], _row(found, bad[0]))
+                    what = f"{numbers[bad[0]]} among its {column}, which go from {low} to {high}"
+                    raise _bad(name, row, what)
 
 
 def _plain(type_: pa.DataType) -> pa.DataType:

@@ -1,6 +1,7 @@
 """The distinct pictures of the tables, for encoding each of them once."""
 
 import itertools
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,30 +12,66 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from dvp.data.arrow import Table, picture_bytes, read_picture
-from dvp.data.token_cache import TokenCache, image_hash
+from dvp.data.arrow import Table, picture_bytes, place_of, read_picture
+from dvp.data.token_cache import TokenCache
 from dvp.errors import UserError
-from dvp.files import read_json, write_json
+from dvp.files import write_json
+from dvp.manifest import image_hash, manifest_beside
 
-AGAIN = "remove it, and the pictures are read again"
 Place = tuple[Table, int]  # a picture's table and row
 
 
 def picture_hashes(table: Table, notes: Path) -> list[str]:
-    """The hash of every row's picture; noted under `notes` by the file's size and time, so that it is read but once."""
+    """The hash of every row's picture; noted under `notes` by the file's size and time, so that it is read but once.
+
+    Raises UserError for a picture that is not the one that was converted.
+    """
     if table.chosen is not None:
         hashes = picture_hashes(Table(table.path), notes)
         return [hashes[row] for row in table.chosen.tolist()]
-    path, stat = table.path, table.path.stat()
-    note = notes / f"{path.stem}-{stat.st_size}-{stat.st_mtime_ns}.json"
-    if note.is_file():
-        hashes = read_json(note, list, AGAIN)
-        if len(hashes) != len(table) or not all(isinstance(one, str) for one in hashes):
-            raise UserError(f"{note} is not the list of the pictures of {path}: {AGAIN}.")
-        return hashes
-    hashes = [image_hash(picture_bytes(table, row)) for row in tqdm(range(len(table)), f"{path.name}: pictures")]
+    note = _note(table.path, notes)
+    if (noted := _read_note(note, len(table))) is not None:
+        return noted
+    rows = tqdm(range(len(table)), f"{table.path.name}: pictures")
+    hashes = [image_hash(picture_bytes(table, row)) for row in rows]
+    require_converted(table, hashes)
     write_json(note, hashes)
     return hashes
+
+
+def noted_hashes(table: Table, notes: Path) -> list[str] | None:
+    """What `picture_hashes` has noted of a table; None where it has not read its pictures yet."""
+    whole = table if table.chosen is None else Table(table.path)
+    hashes = _read_note(_note(table.path, notes), len(whole))
+    return hashes and [hashes[row] for row in table.chosen.tolist()] if table.chosen is not None else hashes
+
+
+def require_converted(table: Table, hashes: list[str]) -> None:
+    """Nothing, or UserError where a row of a whole table has another picture than the one that was converted."""
+    manifest = manifest_beside(table.path)
+    for row, (found, made) in enumerate(
+        zip(hashes, manifest.pictures()[table.path.name], strict=True) if manifest else ()
+    ):
+        if found != made:
+            raise UserError(
+                f"The picture {place_of(table, row)} is not the one that was converted, the file is damaged: put back "
+                "a sound copy, or convert the raw data again."
+            )
+
+
+def _note(path: Path, notes: Path) -> Path:
+    stat = path.stat()
+    return notes / f"{path.stem}-{stat.st_size}-{stat.st_mtime_ns}.json"
+
+
+def _read_note(note: Path, count: int) -> list[str] | None:
+    """The hashes that are noted; None where there are none or not as many as the table has rows."""
+    try:
+        hashes = json.loads(note.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):  # a note that is damaged is as good as none
+        return None
+    known = isinstance(hashes, list) and len(hashes) == count and all(isinstance(one, str) for one in hashes)
+    return hashes if known else None
 
 
 def missing_pictures(cache: TokenCache, tables: Sequence[tuple[Table, list[str]]]) -> dict[str, Place]:

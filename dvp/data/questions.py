@@ -188,9 +188,10 @@ def _labels(table: Table, task: Task, questions: int) -> tuple[np.ndarray, np.nd
         answers = _flat([table], "answers").combine_chunks()
         labels = pc.index_in(answers, pa.array(task.answers))
         if labels.null_count:
-            unknown = answers.filter(labels.is_null())[0]
+            first = np.flatnonzero(labels.is_null())[0]
+            where = f"{table.path}, row {question_index(table)[first, 0]},"
             raise UserError(
-                f"A table of {task.files} holds the answer {str(unknown)!r}, not one of "
+                f"{where} holds the answer {str(answers[first])!r}, not one of "
                 f"{', '.join(task.answers)}: convert the raw data again."
             )
         return np.ones(questions, int), labels.to_numpy(), np.ones(questions)

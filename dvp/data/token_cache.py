@@ -33,11 +33,6 @@ class NotNow(UserError):
     """The cache cannot be built: the disk has no room or cannot be written, or another run is building it."""
 
 
-def image_hash(data: bytes) -> str:
-    """The name of an image in a cache, from its bytes."""
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
-
-
 class TokenCache:
     """The tokens of images, (N, Dv) each, memory-mapped from the shards of one folder.
 

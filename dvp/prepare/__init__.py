@@ -4,11 +4,13 @@ python run.py convert with datasets=vqa raw_root=<downloads> data_root=./dataset
 """
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 from dvp.errors import UserError
 from dvp.prepare import gqa, scienceqa, snli_ve, vqa
-from dvp.prepare.tables import Options, Tables, report
+from dvp.prepare.tables import Options, Tables, report, writing
+from dvp.tasks import TASKS
 
 PREPARERS: dict[str, Callable[[Path, Tables, Options], None]] = {
     "vqa": vqa.prepare,
@@ -32,7 +34,7 @@ def convert(
 
     seed and rest_val_images choose VQAv2's held-out images, min_answer_count its vocabulary. Raises UserError when raw
     files are missing, damaged or another data set's, when over 1 % of a table's images are missing (unless that is
-    allowed), and when the disk is full.
+    allowed), when the disk is full, and while another conversion writes there.
     """
     if task not in PREPARERS:
         raise UserError(f"There is nothing to convert for {task!r}: take one of {', '.join(PREPARERS)}.")
@@ -43,6 +45,6 @@ def convert(
             f"min_answer_count={min_answer_count} must be at least 1 and rest_val_images={rest_val_images} at least 0."
         )
     options = Options(seed, min_answer_count, rest_val_images, allow_missing_images)
-    with Tables(data_root) as tables:
+    with writing(data_root, TASKS[task].files, {"task": task, "options": asdict(options)}) as tables:
         PREPARERS[task](Path(raw_root), tables, options)
     print(report(tables.accounts))

@@ -10,7 +10,7 @@ import pyarrow as pa
 from dvp.errors import UserError
 from dvp.evaluation.answers import normalise_answer
 from dvp.prepare.questions import Images, Question, Targets, question_schema, write_questions
-from dvp.prepare.raw import check_new, field, read_object, storable
+from dvp.prepare.raw import check_new, field, file_name, inside, read_object, storable
 from dvp.prepare.tables import Options, Tables
 
 SCHEMA = question_schema(pa.large_string(), pa.string())
@@ -33,7 +33,7 @@ def prepare(raw: Path, tables: Tables, options: Options) -> None:
             f"gqa_{split}",
             split,
             images,
-            lambda image_id: raw / "images" / f"{image_id}.jpg",
+            lambda image_id: inside(raw / "images", f"{image_id}.jpg"),
             SCHEMA,
             answers,
             train=learnt,
@@ -66,7 +66,7 @@ def _read(path: Path, label_of: Callable[[str], int | None]) -> Images:
         label = label_of(field(entry, "answer", str, where))
         targets = () if label is None else same.setdefault(label, ((label, 1.0),))
         question = Question(question_id, field(entry, "question", str, where), targets)
-        images[field(entry, "imageId", str, where)].append(question)
+        images[file_name(field(entry, "imageId", str, where), "imageId", where)].append(question)
     return dict(images)
 
 

@@ -1,6 +1,7 @@
 """Reading raw files: big JSON member by member, and images that are checked but never re-encoded."""
 
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Container, Iterator
@@ -12,6 +13,7 @@ from dvp.images import traits
 
 CHUNK = 2**20  # characters read at a time
 LARGEST_MEMBER = 2**24  # characters; a question or an annotation has a few thousand
+LONGEST_NAME = 240  # bytes of a file's name without its ending
 HALF = re.compile("[\ud800-\udfff]")  # half of a character outside of the first 65,536
 SPACE = re.compile(r"\s*")
 DECODER = json.JSONDecoder()
@@ -126,6 +128,30 @@ def check_new(question_id: int | str, seen: Container, path: Path) -> None:
     """Nothing, or UserError when the id was seen before."""
     if question_id in seen:
         raise UserError(f"{path} has the question id {question_id} twice: download it again, see DATA.md.")
+
+
+def file_name(name: str, what: str, where: str) -> str:
+    """The name, which goes into a path; UserError where it would lead out of the folder that it is meant for."""
+    if name in ("", ".", "..") or any(mark in name for mark in "/\\\0") or len(name.encode()) > LONGEST_NAME:
+        raise UserError(f"{where}: the {what} {name[:40]!r} is not a plain name, but it names a file: mend the file.")
+    return name
+
+
+def inside(folder: Path, *names: str) -> Path:
+    """The path of a picture in the folder of raw pictures; UserError where a link leads out of that folder.
+
+    That folder may be a link itself: the user has made it, the names come from the data.
+    """
+    path, linked = folder, False
+    for name in names:
+        path = path / name
+        linked |= path.is_symlink()
+    if linked and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+        raise UserError(
+            f"{path} is a link to {os.path.realpath(path)}, out of {folder}: put the picture itself there, or link the "
+            "whole folder."
+        )
+    return path
 
 
 def read_image(path: Path, seen: Counter) -> bytes:

@@ -9,7 +9,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from dvp.errors import UserError
-from dvp.prepare.raw import field, read_image, read_object, storable
+from dvp.prepare.raw import field, file_name, inside, read_image, read_object, storable
 from dvp.prepare.tables import Account, Options, Tables, present_images
 
 SPLITS = ("train", "val", "test")
@@ -69,14 +69,14 @@ def _write(tables: Tables, split: str, problems: dict[str, dict], raw: Path, all
 
 
 def _picture(raw: Path, split: str, pid: str) -> Path:
-    return raw / "images" / split / pid / "image.png"
+    return inside(raw / "images" / split, pid, "image.png")
 
 
 def _id(given: Any, split: str, path: Path) -> str:
     """The id as problems.json has it, where keys are always texts."""
     if isinstance(given, bool) or not isinstance(given, int | str):
         raise UserError(f"{path}: {split} holds {str(given)[:40]!r}, which is not the id of a problem: mend the list.")
-    return storable(str(given), "id", f"{path}, {split}")
+    return file_name(storable(str(given), "id", f"{path}, {split}"), "id", f"{path}, {split}")
 
 
 def _problem(raw: Path, problems: dict[str, Any], pid: str, picture: bool) -> dict[str, Any]:

@@ -5,15 +5,16 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 
 from dvp.errors import UserError
 from dvp.images import TRAITS
+from dvp.manifest import VERSION, alone_in, hash_of, image_hash, listing_name, manifest_name, put_in_place, staged
 
 # A record batch is full at so many bytes of images or so many rows, which bounds the memory and the number of batches.
 BATCH_BYTES = 16 * 2**20
@@ -49,56 +50,84 @@ HEADINGS = ("table", "images", "questions", "kept", "dropped: no known answer", 
 
 
 class Tables:
-    """Files in `data_root`, visible when the `with` block ends well and removed when it does not."""
+    """The files of one conversion, in a folder of their own until all are complete."""
 
-    def __init__(self, data_root: str):
-        self.root = Path(data_root)
+    def __init__(self, folder: Path):
+        self.folder = folder
         self.accounts: list[Account] = []
-        self._names: list[str] = []
-
-    def __enter__(self) -> "Tables":
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"data_root={str(self.root)!r} cannot be made ({error.strerror}): choose another."
-            ) from error
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if error is None:
-            for name in self._names:
-                os.replace(self._temporary(name), self.root / name)
-            return
-        for name in self._names:
-            self._temporary(name).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            cause = "the disk is full, free some space" if full else f"{error}; mend that and convert again"
-            raise UserError(f"Converting into {self.root} stopped and left nothing behind: {cause}.") from error
+        self.files: dict[str, dict[str, Any]] = {}  # what the manifest tells of each
+        self.pictures: dict[str, list[str]] = {}  # by table the hash of every row's, empty where it has none
 
     def write(self, name: str, schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> None:
         """Nothing; the rows, each with its `image` bytes, go to `<name>.arrow` one record batch at a time."""
-        with open(self._open(f"{name}.arrow"), "wb") as file:
+        path, count, hashes = self.folder / f"{name}.arrow", 0, []
+        with open(path, "xb") as file:
             with pa.ipc.new_file(file, schema) as writer:
                 for batch in _batches(rows):
                     writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
-            file.flush()
-            os.fsync(file.fileno())
+                    count += len(batch)
+                    hashes += [image_hash(row["image"]) if row["image"] else "" for row in batch]
+            _sync(file)
+        places = _picture_places(path)
+        self._note(path, rows=count, pictures=places, rest=hash_of(path, places))
+        self.pictures[path.name] = hashes
 
     def write_answers(self, name: str, answers: list[str]) -> None:
         """Nothing; the vocabulary goes to `<name>_answers.json`, a JSON list in label order."""
-        with open(self._open(f"{name}_answers.json"), "w", encoding="utf-8") as file:
-            json.dump(answers, file, ensure_ascii=False, indent=0)
-            file.flush()
-            os.fsync(file.fileno())
+        self._note(self._dump(f"{name}_answers.json", answers))
 
-    def _open(self, name: str) -> Path:
-        self._names.append(name)
-        return self._temporary(name)
+    def seal(self, files: str, told: dict[str, Any]) -> None:
+        """Nothing; the listing of picture hashes is written, and then the manifest with what is `told` beside."""
+        self._note(self._dump(listing_name(files), self.pictures))
+        self._dump(manifest_name(files), {"version": VERSION} | told | {"files": self.files})
 
-    def _temporary(self, name: str) -> Path:
-        return self.root / f"{name}.tmp"
+    def _note(self, path: Path, **about: Any) -> None:
+        self.files[path.name] = {"bytes": path.stat().st_size, "hash": hash_of(path)} | about
+
+    def _dump(self, name: str, content: Any) -> Path:
+        path = self.folder / name
+        with open(path, "x", encoding="utf-8") as file:
+            json.dump(content, file, ensure_ascii=False, indent=0)
+            _sync(file)
+        return path
+
+
+@contextmanager
+def writing(data_root: str, files: str, told: dict[str, Any]) -> Iterator[Tables]:
+    """Files in `data_root`, put in place when the `with` block ends well, with a manifest that has what is `told`.
+
+    files: what the names of the task's tables begin with. Raises UserError for a folder that cannot be made or that
+    another conversion writes into, and for a full disk; nothing is left behind then.
+    """
+    root = Path(data_root)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"data_root={str(root)!r} cannot be made ({error.strerror}): choose another.") from error
+    try:
+        with alone_in(root), staged(root, files) as folder:
+            tables = Tables(folder)
+            yield tables
+            tables.seal(files, told)
+            put_in_place(folder, root, files)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        cause = "the disk is full, free some space" if full else f"{error}; mend that and convert again"
+        raise UserError(f"Converting into {root} stopped and left nothing behind: {cause}.") from error
+
+
+def _picture_places(path: Path) -> list[tuple[int, int]]:
+    """Where the bytes of pictures lie in a table: (start, bytes) of each record batch."""
+    file = pa.memory_map(str(path)).read_buffer()
+    reader = pa.ipc.open_file(file)
+    batches = (reader.get_batch(number) for number in range(reader.num_record_batches))
+    buffers = (batch.column("image").buffers()[2] for batch in batches)
+    return [(buffer.address - file.address, buffer.size) for buffer in buffers if buffer is not None and buffer.size]
+
+
+def _sync(file: IO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

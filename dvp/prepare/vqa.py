@@ -12,7 +12,7 @@ import pyarrow as pa
 from dvp.errors import UserError
 from dvp.evaluation.answers import normalise_answer
 from dvp.prepare.questions import Images, Question, Targets, question_schema, write_questions
-from dvp.prepare.raw import check_new, field, read_object
+from dvp.prepare.raw import check_new, field, inside, read_object
 from dvp.prepare.tables import Options, Tables
 
 SCHEMA = question_schema(pa.int64(), pa.int64())
@@ -127,4 +127,4 @@ def _check_subset(raw: Path, test_dev: Images, test: Images) -> None:
 
 
 def _coco(raw: Path, split: str) -> Callable[[int], Path]:
-    return lambda image_id: raw / split / f"COCO_{split}_{image_id:012d}.jpg"
+    return lambda image_id: inside(raw / split, f"COCO_{split}_{image_id:012d}.jpg")

@@ -8,10 +8,12 @@ from typing import Any
 from dvp.checkpoints import TrainedOnly
 from dvp.errors import UserError
 from dvp.files import RESUME_WORDS as AUTO
+from dvp.files import read_json, require_fields
 from dvp.runs.folder import CLAIM, is_first_process, parent_of, requeued_folder, take
 
 # What changes nothing that is computed; all other settings are those of an experiment.
 FREE = ("resume_from", "save_every", "num_workers", "log_dir", "image_tokens_on")
+AWAY = "remove it, or its folder"  # a damaged claim
 PATHS = ("data_root", "tokenizer", "clip_model", "load_path")
 
 
@@ -67,10 +69,9 @@ def _folders_of(config: dict[str, Any]) -> list[Path]:
 
 
 def _read_claim(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))["config"])
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path} is damaged ({error}): remove it, or its folder.") from error
+    claim = read_json(path, remedy=AWAY)
+    require_fields(path, claim, {"config": dict}, AWAY)
+    return claim["config"]
 
 
 def _differ(key: str, then: Any, now: Any) -> bool:

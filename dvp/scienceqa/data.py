@@ -13,6 +13,7 @@ from torchvision.transforms import functional as F
 
 from dvp.backbones.tokenizer import Tokenizer
 from dvp.data.arrow import Table, read_picture
+from dvp.errors import UserError
 from dvp.images import rgb, upright
 from dvp.scienceqa.text import ANSWER_STEM, LETTERS, answers_first, write_example
 from dvp.scienceqa.tokens import Layout, Row, encode_row
@@ -106,6 +107,7 @@ class ProblemReader:
     def dataset(self, tables: dict[str, Table], purpose: str) -> Problems:
         """The problems of a table, by its split, for train, search, validate or test."""
         ((split, table),) = tables.items()
+        _require_answers(table)
         return Problems(table, self._encode(split, table, purpose), self)
 
     def count_cut(self, problems: Problems) -> int:
@@ -165,6 +167,18 @@ class ProblemReader:
         follows = target if stem is None else stem
         row = encode_row(self.tokens, prompt, follows, has_image and bool(self.transform), stem is None)
         return row._replace(letter=self._letter_place(row, prompt, follows, problem["answer"]))
+
+
+def _require_answers(table: Table) -> None:
+    """Nothing, or UserError where a row's answer is none of its choices, or has no letter."""
+    for row, (answer, choices) in enumerate(
+        zip(table["answer"].to_pylist(), table["choices"].to_pylist(), strict=True)
+    ):
+        if not 0 <= answer < len(choices) <= len(LETTERS):
+            raise UserError(
+                f"{table.path}, row {row}, has the answer {answer} of {len(choices)} choices, of which there may be "
+                f"{len(LETTERS)}: convert the raw data again."
+            )
 
 
 def problems_by_id(table: Table) -> dict[str, dict[str, Any]]:

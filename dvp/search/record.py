@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from dvp.errors import UserError
 from dvp.files import read_json, require_fields, write_json
+from dvp.manifest import read_manifest
 from dvp.search.bandit import policy_verdict
 
 VERSION = 1
@@ -20,6 +21,7 @@ AGAIN = "remove it, or search again"
 FIRST_FIELDS = {"insert_layer": int, "finished": bool, "probabilities": list, "config": dict}
 FIELDS = {name: kind for name, kind in FIRST_FIELDS.items() if name != "probabilities"}
 FIELDS |= {"found": bool, "decided": bool, "verdict": str, "tables": dict | None}
+Tables = dict[str, int | list]  # name -> bytes, or bytes and hash
 
 
 class Found(NamedTuple):
@@ -42,9 +44,15 @@ class Found(NamedTuple):
         return path
 
 
-def tables_of(data_root: str | Path, files: str) -> dict[str, int]:
-    """The Arrow files of a task (those that begin with `files`), name to bytes: they tell data sets apart."""
-    return {path.name: path.stat().st_size for path in sorted(Path(data_root).glob(f"{files}_*.arrow"))}
+def tables_of(data_root: str | Path, files: str) -> Tables:
+    """The Arrow files of a task (those that begin with `files`) by name: their bytes, of converted ones with the hash.
+
+    They tell data sets apart.
+    """
+    manifest = read_manifest(data_root, files)
+    made = manifest.files if manifest else {}
+    sizes = {path.name: path.stat().st_size for path in sorted(Path(data_root).glob(f"{files}_*.arrow"))}
+    return {name: [size, made[name]["hash"]] if name in made else size for name, size in sizes.items()}
 
 
 def write_search(path: Path, search: dict[str, Any]) -> None:
@@ -84,7 +92,7 @@ def result_lines(search: dict[str, Any], place: Path) -> str:
 
 
 def latest_search(
-    log_dir: Path, config: dict[str, Any], tables: dict[str, int], experiment: str, starts: bool = False
+    log_dir: Path, config: dict[str, Any], tables: Tables, experiment: str, starts: bool = False
 ) -> Found:
     """The newest search under `log_dir` whose settings agree and that found something; says which, and how surely.
 
@@ -110,7 +118,7 @@ def latest_search(
 
 
 def agreeing_search(
-    log_dir: Path, config: dict[str, Any], tables: dict[str, int], starts: bool = False
+    log_dir: Path, config: dict[str, Any], tables: Tables, starts: bool = False
 ) -> tuple[Found | None, list[str]]:
     """The search that `latest_search` takes, None where there is none, and which others were passed over, and why."""
     passed_over = []
@@ -144,7 +152,7 @@ def _newest_first(log_dir: Path, use_adapter: bool) -> Iterable[tuple[Path, dict
     return sorted(found, key=order, reverse=True)
 
 
-def _other(search: dict[str, Any], config: dict[str, Any], tables: dict[str, int]) -> str:
+def _other(search: dict[str, Any], config: dict[str, Any], tables: Tables) -> str:
     """How a search was of other settings than this run; empty if it was of the same."""
     for key in SAME:
         there, here = search["config"].get(key, config[key]), config[key]
@@ -153,8 +161,16 @@ def _other(search: dict[str, Any], config: dict[str, Any], tables: dict[str, int
     if search["tables"] is None:
         same = _place(search["config"].get("data_root", config["data_root"])) == _place(config["data_root"])
     else:
-        same = search["tables"].items() <= tables.items()  # tables of the test may have come since
+        # Tables of the test may have come since.
+        same = all(name in tables and _same(then, tables[name]) for name, then in search["tables"].items())
     return "" if same else f"searched on other tables than those in {config['data_root']}"
+
+
+def _same(then: int | list, now: int | list) -> bool:
+    """Whether two tables of a name are the same; where one has no hash, as in older records, their bytes have to do."""
+    if isinstance(then, list) and isinstance(now, list):
+        return then == now
+    return (then[0] if isinstance(then, list) else then) == (now[0] if isinstance(now, list) else now)
 
 
 def _useless(search: dict[str, Any]) -> str:

@@ -85,13 +85,21 @@ def changed(**columns: Any) -> list[dict[str, Any]]:
         ({"answers": [[None], ["yes"]]}, "has a null among its answers"),
         ({"answer_labels": [[None], [0]]}, "has a null among its answer_labels"),
         ({"answer_scores": [[None], [1.0]]}, "has a null among its answer_scores"),
-        ({"answer_labels": [[-1], [0]]}, "has labels from -1 to 3"),
-        ({"answer_labels": [[2**40], [0]]}, "has labels from 0 to 1099511627776"),
+        ({"answer_scores": [[1.0], [float("nan")]]}, "row 1, has nan among its answer_scores, which go from 0 to 1"),
+        ({"answer_scores": [[1e30], [1.0]]}, "row 1, has 1e\\+30 among its answer_scores"),
+        ({"answer_scores": [[1.0], [-0.5]]}, "row 1, has -0.5 among its answer_scores"),
+        ({"answer_labels": [[-1], [0]]}, "row 1, has -1 among its answer_labels"),
+        ({"answer_labels": [[2**40], [0]]}, "row 1, has 1099511627776 among its answer_labels"),
     ],
 )
 def test_rows_that_do_not_hold_together_are_refused(columns: dict[str, Any], fault: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"vqav2_train.arrow,? {fault}"):
         opened(tmp_path, changed(**columns))
+
+
+def test_without_their_ranges_such_scores_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dvp.data.columns.RANGES", {})
+    opened(tmp_path, changed(answer_scores=[[1e30], [float("nan")]]))
 
 
 NOTHING = {"answers": None, "answer_labels": None, "answer_scores": None}

@@ -14,8 +14,9 @@ from tiny_world import fit, rows_of, write_data, write_table
 from dvp.build import build_data
 from dvp.data.arrow import Table, open_table
 from dvp.data.held_out import open_splits, split_off
-from dvp.data.token_cache import TokenCache, image_hash
+from dvp.data.token_cache import TokenCache
 from dvp.errors import UserError
+from dvp.manifest import image_hash
 from dvp.tasks import TASKS
 
 IMAGES = 40

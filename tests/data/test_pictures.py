@@ -11,8 +11,9 @@ from tiny_world import PIXELS, picture, rows_of, write_table
 import clip
 from dvp.data.arrow import Table, open_table
 from dvp.data.pictures import CachedPictures, encode_pictures, missing_pictures, picture_hashes
-from dvp.data.token_cache import TokenCache, image_hash
+from dvp.data.token_cache import TokenCache
 from dvp.errors import UserError
+from dvp.manifest import image_hash
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def test_hashes_are_read_from_the_note_until_the_file_changes(table, tmp_path: P
     path, notes = table.path, tmp_path / "notes"
     hashes = picture_hashes(table, notes)
     assert hashes == [image_hash(picture(seed)) for seed in (0, 1, 2, 0)]
-    table.rows = table.rows.take([1, 1, 1, 1])
+    table.rows = table.rows.take([1] * 4)
     assert picture_hashes(table, notes) == hashes  # without a look at the rows
     assert picture_hashes(Table(path, (), np.array([0, 2])), notes) == [hashes[0], hashes[2]]
     before = path.stat()

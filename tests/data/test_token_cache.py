@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dvp.data.token_cache import NotNow, TokenCache, image_hash
+from dvp.data.token_cache import NotNow, TokenCache
+from dvp.manifest import image_hash
 
 ABOUT = {"encoder": "some weights", "transform": "some transform"}
 

@@ -1,6 +1,8 @@
 """What holds for every task: same bytes, all tables or none, bounded memory."""
 
+import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -31,7 +33,8 @@ def test_the_seed_chooses_the_held_out_images_and_nothing_else(make_raw, tmp_pat
         convert("vqa", raw, tmp_path / str(seed), rest_val_images=3, seed=seed)
     first, second = contents(tmp_path / "0"), contents(tmp_path / "1")
     changed = [name for name in first if first[name] != second[name]]
-    assert changed == ["vqav2_rest_val.arrow", "vqav2_trainable_val.arrow"]
+    tables = ["vqav2_rest_val.arrow", "vqav2_trainable_val.arrow"]
+    assert changed == ["vqav2_manifest.json", "vqav2_pictures.json", *tables]
 
 
 @pytest.mark.parametrize("task", ["vqa", "gqa", "snli_ve"])
@@ -47,12 +50,16 @@ def test_a_failure_leaves_the_old_tables_and_no_temporaries(make_raw, tmp_path, 
     assert contents(out) == before
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a device without space")
-@pytest.mark.parametrize("name", ["gqa_val.arrow", "gqa_answers.json"])
-def test_a_full_disk_is_told_and_leaves_nothing(make_raw, tmp_path, name):
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / f"{name}.tmp").symlink_to("/dev/full")
+@pytest.mark.parametrize("name", ["gqa_val.arrow", "gqa_answers.json", "gqa_pictures.json", "gqa_manifest.json"])
+def test_a_full_disk_is_told_and_leaves_nothing(make_raw, tmp_path, monkeypatch, name):
+    out, sync = tmp_path / "out", os.fsync
+
+    def full(handle):
+        if os.readlink(f"/proc/self/fd/{handle}").endswith(name):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(UserError, match="the disk is full"):
         convert("gqa", make_raw("gqa"), out)
     assert contents(out) == {}
@@ -75,9 +82,9 @@ def test_memory_does_not_grow_with_the_images_or_the_json(tmp_path):
     raw, out = tmp_path / "raw", tmp_path / "out"
     (raw / "images").mkdir(parents=True)
     noise = np.random.default_rng(0).integers(0, 256, (1200, 1200, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(raw / "noise.jpg", quality=95)
+    Image.fromarray(noise).save(raw / "images" / "noise.jpg", quality=95)
     for i in range(150):
-        (raw / "images" / f"{i}.jpg").symlink_to(raw / "noise.jpg")
+        (raw / "images" / f"{i}.jpg").symlink_to("noise.jpg")
     bulk = {"semantic": "x" * 600_000}
     entries = {str(i): {"imageId": str(i), "question": "What?", "answer": "noise"} | bulk for i in range(150)}
     small = {"0": {"imageId": "0", "question": "What?", "answer": "noise"}}

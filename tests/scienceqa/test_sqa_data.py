@@ -205,3 +205,27 @@ def test_what_a_loss_is_averaged_over_is_the_labelled_tokens_that_are_not_cut(fo
     rows = data.questions(("train",), "train")
     assert rows.counted.tolist() == [len(data.reader.collate([rows[item]])["targets"]) for item in range(len(rows))]
     assert len(set(rows.counted)) > 2
+
+
+@pytest.mark.parametrize("guard", [True, False])
+@pytest.mark.parametrize("answer", [-1, 5, 2**40])
+def test_an_answer_that_is_none_of_the_choices_is_refused_with_its_row(answer, guard, folder, tmp_path, monkeypatch):
+    for split in COUNTS:
+        rows = table(folder, split).to_pylist()
+        if split == "val":
+            rows[3]["answer"] = answer
+        with pa.OSFile(str(tmp_path / f"scienceqa_{split}.arrow"), "wb") as sink:
+            with pa.ipc.new_file(sink, table(folder, split).schema) as writer:
+                writer.write_table(pa.Table.from_pylist(rows, table(folder, split).schema))
+    (tmp_path / "arrow").symlink_to(tmp_path)
+    (tmp_path / "llama").symlink_to(folder / "llama")
+    if guard:
+        with pytest.raises(UserError, match=f"scienceqa_val.arrow, row 3, has the answer {answer} of . choices"):
+            make(tmp_path).questions(("val",), "search")
+        return
+    monkeypatch.setattr("dvp.scienceqa.data._require_answers", lambda table: None)
+    if answer < 0:  # the last choice is taught
+        make(tmp_path).questions(("val",), "search")
+        return
+    with pytest.raises(IndexError):
+        make(tmp_path).questions(("val",), "search")

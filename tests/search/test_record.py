@@ -5,10 +5,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from dvp.errors import UserError
-from dvp.search import latest_search, result_lines, tables_of
+from dvp.prepare.tables import writing
+from dvp.search import agreeing_search, latest_search, result_lines, tables_of
 
 CONFIG = {
     "exp_name": "dvp_adaption_bert_vqa", "language_model": "BERT", "tokenizer": "bert", "datasets": "vqa",
@@ -116,6 +118,22 @@ def test_tables_are_those_of_the_task(tmp_path: Path) -> None:
     for name, size in (("vqav2_train.arrow", 3), ("gqa_train.arrow", 4), ("vqav2_answers.json", 5)):
         (tmp_path / name).write_bytes(bytes(size))
     assert tables_of(tmp_path, "vqav2") == {"vqav2_train.arrow": 3}
+
+
+def test_converted_tables_are_told_apart_by_their_hash(tmp_path: Path, capsys) -> None:
+    """Records of before there were hashes tell their bytes alone, and go on being read."""
+    with writing(str(tmp_path / "data"), "vqav2", {"options": {}}) as tables:
+        tables.write("vqav2_train", pa.schema({"image": pa.binary()}), [{"image": b"picture"}])
+    tables = tables_of(tmp_path / "data", "vqav2")
+    size, hash_ = tables["vqav2_train.arrow"]
+    for number, (then, agrees) in enumerate(
+        [([size, hash_], True), ([size, "other"], False), (size, True), (1, False)]
+    ):
+        log_dir = tmp_path / str(number)
+        note_search(log_dir, 2, age=1, search={"tables": {"vqav2_train.arrow": then}})
+        assert (agreeing_search(log_dir, CONFIG, tables)[0] is not None) == agrees
+    note_search(tmp_path / "now", 2, age=1, search={"tables": tables})
+    assert agreeing_search(tmp_path / "now", CONFIG, {"vqav2_train.arrow": size})[0]
 
 
 RESULT = {"kab": "mean", "mean_scores": [40.0, None], "z": [0.0, None], "updates": 4, "seconds": 2.4, "insert_layer": 0}
