@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dvp.errors import UserError
-from dvp.prepare import gqa, scienceqa, snli_ve, vqa
+from dvp.prepare import custom, gqa, scienceqa, snli_ve, vqa
 from dvp.prepare.tables import Options, Tables, report
 
 PREPARERS: dict[str, Callable[[Path, Tables, Options], None]] = {
@@ -15,6 +15,7 @@ PREPARERS: dict[str, Callable[[Path, Tables, Options], None]] = {
     "gqa": gqa.prepare,
     "snli_ve": snli_ve.prepare,
     "scienceqa": scienceqa.prepare,
+    "custom": custom.prepare,
 }
 
 
