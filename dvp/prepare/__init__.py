@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dvp.errors import UserError
 from dvp.prepare import custom, gqa, scienceqa, snli_ve, vqa
+from dvp.prepare.hub import official
 from dvp.prepare.tables import Options, Tables, report
 
 PREPARERS: dict[str, Callable[[Path, Tables, Options], None]] = {
@@ -44,6 +45,6 @@ def convert(
             f"min_answer_count={min_answer_count} must be at least 1 and rest_val_images={rest_val_images} at least 0."
         )
     options = Options(seed, min_answer_count, rest_val_images, allow_missing_images)
-    with Tables(data_root) as tables:
-        PREPARERS[task](Path(raw_root), tables, options)
+    with Tables(data_root) as tables, official(task, Path(raw_root), tables.root) as raw:
+        PREPARERS[task](raw, tables, options)
     print(report(tables.accounts))
