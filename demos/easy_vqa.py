@@ -40,13 +40,15 @@ def write_rows(data: Path, raw: Path, pictures: int | None = None) -> list[dict[
     shutil.rmtree(raw, ignore_errors=True)
     rows = []
     for split in ("train", "test"):
-        shutil.copytree(data / split / "images", raw / split)
+        (raw / split).mkdir(parents=True)
         asked = json.loads((data / split / "questions.json").read_text(encoding="utf-8"))
         for number, (question, answer, image) in enumerate(asked):
             if pictures is None or image < pictures:
                 place = "val" if split == "train" and image % EVERY == 0 else split
                 row = {"image": f"{split}/{image}.png", "question": question, "answer": answer, "split": place}
                 rows.append(row | {"question_id": f"{split} {number}"})
+                if not (raw / row["image"]).exists():
+                    shutil.copy(data / split / "images" / f"{image}.png", raw / split)
     lines = "\n".join(map(json.dumps, rows))
     (raw / "questions.jsonl").write_text(lines + "\n", encoding="utf-8")
     return rows

@@ -21,7 +21,7 @@ installed = pytest.mark.skipif(
 
 @installed
 def test_a_sample_goes_from_the_package_to_a_test_accuracy(tmp_path: Path, capsys) -> None:
-    settings = "max_steps=2", "insert_layer=1 max_steps=2"  # so short a search is undecided
+    settings = "max_steps=2", "insert_layer=1 max_epoch=1"  # so short a search is undecided
     reached = easy_vqa.main(tmp_path / "data", tmp_path / "result", 20, *settings)
     run.ex.observers.clear()
     printed = capsys.readouterr().out
