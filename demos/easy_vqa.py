@@ -24,7 +24,7 @@ SEARCH, ADAPTION = "dvp_search_bert_custom", "dvp_adaption_bert_custom"
 EVERY = 10  # one training picture in so many is held out, as val
 # At 60 pixels the embedded encoder confuses shapes that at 120 it tells apart: its patches have 10.
 PIXELS = 120
-TRAINING = "start_from=search max_epoch=10 learning_rate=2e-3"
+TRAINING = "start_from=search max_epoch=20 learning_rate=2e-3"
 
 
 def package() -> Path:
