@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-sqa test soak check format configs clean
+.PHONY: help setup demo demo-sqa easy-vqa test soak check format configs clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,10 @@ demo: setup ## The whole method on embedded data: search K, train at K, with ada
 demo-sqa: setup ## ScienceQA on embedded data: search K, train at K, answer the test problems
 	$(BIN)/python -m demos.scienceqa
 
+easy-vqa: setup ## Data that nobody here drew: easy-VQA from its package to a test accuracy
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps easy-vqa
+	$(BIN)/python -m demos.easy_vqa
+
 test: setup ## Run all tests
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
@@ -39,4 +43,4 @@ configs: setup ## Print the named experiments
 	$(BIN)/python run.py print_named_configs
 
 clean: ## Remove the embedded data and the runs on it
-	rm -rf datasets/shapes result/shapes result/shapes_sqa
+	rm -rf datasets/shapes datasets/easy_vqa result/shapes result/shapes_sqa result/easy_vqa

@@ -47,6 +47,15 @@ def class_loss(logits: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits, targets)
 
 
+def shared_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy with each row's right answers by their share of its scores; mean over the rows that have one."""
+    from torch.nn import functional as F
+
+    known = targets.sum(1) > 0
+    shares = targets[known] / targets[known].sum(1, keepdim=True)
+    return F.cross_entropy(logits[known], shares)
+
+
 def soft_score(logits: Tensor, targets: Tensor) -> Tensor:
     """The soft score (B,) of each row's arg max answer, 0 to 1."""
     return targets.gather(1, logits.argmax(1, keepdim=True))[:, 0]
@@ -212,6 +221,20 @@ TASKS = {
         published_pick=("dev", "test"),
         metric="accuracy",
         answers=("contradiction", "neutral", "entailment"),  # the published order of the labels
+    ),
+    "custom": Task(
+        files="custom",
+        train=("train",),
+        validate=("val",),
+        test=("test",),
+        pick="val",
+        published_pick=("val",),
+        metric="accuracy",  # of several annotators' answers, VQA's soft one
+        may_lack="val",
+        targets=soft_targets,
+        loss=shared_loss,
+        score=soft_score,
+        submission=("question_id", "answer"),
     ),
     "scienceqa": Task(
         files="scienceqa",

@@ -32,6 +32,17 @@ def test_classes_are_right_or_wrong(name: str) -> None:
     torch.testing.assert_close(task.loss(LOGITS, targets), expected)
 
 
+def test_own_data_are_learnt_by_shares_and_scored_by_scores() -> None:
+    task = TASKS["custom"]
+    targets = task.targets(LABELS, SCORES, 3)
+    torch.testing.assert_close(task.score(LOGITS, targets), torch.tensor([0.6, 0.0, 0.0]))
+    chances = torch.log_softmax(LOGITS, 1)
+    first = 0.6 / 1.6 * chances[0, 0] + 1 / 1.6 * chances[0, 2]
+    torch.testing.assert_close(task.loss(LOGITS, targets), -(first + chances[1, 2]) / 2)  # the third has no answer
+    one = task.targets([[2], [0], [1]], [[1.0]] * 3, 3)
+    torch.testing.assert_close(task.loss(LOGITS, one), TASKS["gqa"].loss(LOGITS, torch.tensor([2, 0, 1])))
+
+
 @pytest.mark.parametrize("name", ["vqa", "gqa", "snli_ve"])
 @pytest.mark.parametrize("rows", [0, 1, 5])
 def test_targets_have_a_row_per_question(name: str, rows: int) -> None:

@@ -15,7 +15,7 @@ def defaults():
     # The experiment
     exp_name = "DVP"  # names the folder of the run under log_dir
     seed = 0  # of weights, order, dropout and arms; of convert: of the images held out
-    datasets = ["vqa"]  # vqa, gqa, snli_ve or scienceqa; a name or a list of one
+    datasets = ["vqa"]  # vqa, gqa, snli_ve, custom (your own) or scienceqa; a name or a list of one
     as_published = False  # True: the published code's arithmetic and protocol, quirks included
     search_stage = False  # True: search K; False: train at insert_layer
     test_only = False  # True: evaluate load_path and, for VQA and GQA, write its predictions

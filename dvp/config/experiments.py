@@ -11,6 +11,7 @@ ADAPTION = {"search_stage": False, "max_steps": None}
 VQA = {"datasets": ["vqa"], "lr_mult": 10}
 GQA = {"datasets": ["gqa"], "lr_mult": 10}
 SNLI_VE = {"datasets": ["snli_ve"]}
+CUSTOM = {"datasets": ["custom"], "lr_mult": 10}
 BERT = {"language_model": "BERT"}
 T5 = {"language_model": "T5", "tokenizer": "t5-base", "learning_rate": 2e-4}
 LLAMA = {
@@ -44,6 +45,13 @@ EXPERIMENTS: dict[str, tuple[dict[str, Any], ...]] = {
     "dvp_adaption_llama_vqa": (ADAPTION, VQA, LLAMA, {"learning_rate": 5e-4}),
     "dvp_adaption_llama_gqa": (ADAPTION, GQA, LLAMA, {"learning_rate": 5e-4}),
     "dvp_adaption_llama_snli_ve": (ADAPTION, SNLI_VE, LLAMA, {"learning_rate": 5e-4, "batch_size": 128}),
+    # On data of one's own: VQA's settings
+    "dvp_search_bert_custom": (SEARCH, CUSTOM, BERT),
+    "dvp_search_t5_custom": (SEARCH, CUSTOM, T5),
+    "dvp_search_llama_custom": (SEARCH, CUSTOM, LLAMA, LLAMA_SEARCH),
+    "dvp_adaption_bert_custom": (ADAPTION, CUSTOM, BERT),
+    "dvp_adaption_t5_custom": (ADAPTION, CUSTOM, T5),
+    "dvp_adaption_llama_custom": (ADAPTION, CUSTOM, LLAMA, {"learning_rate": 5e-4}),
 }
 SCIENCE_QA_EXPERIMENTS = {
     "dvp_search_llama_sqa": (SEARCH, LLAMA, SCIENCE_QA, SCIENCE_QA_SEARCH),

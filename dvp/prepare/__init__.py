@@ -8,7 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from dvp.errors import UserError
-from dvp.prepare import gqa, scienceqa, snli_ve, vqa
+from dvp.prepare import custom, gqa, scienceqa, snli_ve, vqa
+from dvp.prepare.hub import official
 from dvp.prepare.tables import Options, Tables, report, writing
 from dvp.tasks import TASKS
 
@@ -17,6 +18,7 @@ PREPARERS: dict[str, Callable[[Path, Tables, Options], None]] = {
     "gqa": gqa.prepare,
     "snli_ve": snli_ve.prepare,
     "scienceqa": scienceqa.prepare,
+    "custom": custom.prepare,
 }
 
 
@@ -45,6 +47,10 @@ def convert(
             f"min_answer_count={min_answer_count} must be at least 1 and rest_val_images={rest_val_images} at least 0."
         )
     options = Options(seed, min_answer_count, rest_val_images, allow_missing_images)
-    with writing(data_root, TASKS[task].files, {"task": task, "options": asdict(options)}) as tables:
-        PREPARERS[task](Path(raw_root), tables, options)
+    told = {"task": task, "options": asdict(options)}
+    with (
+        writing(data_root, TASKS[task].files, told) as tables,
+        official(task, Path(raw_root), tables.root) as raw,
+    ):
+        PREPARERS[task](raw, tables, options)
     print(report(tables.accounts))

@@ -75,7 +75,7 @@ def write_questions(
             yield {
                 "image": read_image(path_of(image_id), account.seen),
                 "questions": [question.text for question in kept],
-                **_answer_columns(kept, answers),
+                **answer_columns(kept, answers),
                 "image_id": image_id,
                 "question_id": [question.question_id for question in kept],
                 "split": split,
@@ -84,7 +84,8 @@ def write_questions(
     tables.write(name, schema, rows())
 
 
-def _answer_columns(questions: list[Question], answers: list[str] | None) -> dict[str, list]:
+def answer_columns(questions: list[Question], answers: list[str] | None) -> dict[str, list]:
+    """The three columns of answers, without a vocabulary all empty."""
     if answers is None:
         return {"answers": [], "answer_labels": [], "answer_scores": []}
     return {

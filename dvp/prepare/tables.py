@@ -58,6 +58,11 @@ class Tables:
         self.files: dict[str, dict[str, Any]] = {}  # what the manifest tells of each
         self.pictures: dict[str, list[str]] = {}  # by table the hash of every row's, empty where it has none
 
+    @property
+    def root(self) -> Path:
+        """The folder that the files are meant for."""
+        return self.folder.parent
+
     def write(self, name: str, schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> None:
         """Nothing; the rows, each with its `image` bytes, go to `<name>.arrow` one record batch at a time."""
         path, count, hashes = self.folder / f"{name}.arrow", 0, []
