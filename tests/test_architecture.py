@@ -44,6 +44,7 @@ MUST_NOT_KNOW = {
     "shapes": {"run", "demos", "dvp.build", "dvp.module", "dvp.commands", "dvp.answering"},
     "build": {"run", "demos", "dvp.commands", "dvp.scienceqa", "dvp.answering"},
     "answering": {"run", "demos", "dvp.commands", "dvp.search", "dvp.optim", "dvp.report", "dvp.prepare"},
+    "page": {"run", "demos", "dvp.commands", "dvp.config", "dvp.build", "dvp.module", "dvp.search", "dvp.prepare"},
     "sweep": {"run", "demos", "dvp.commands"},
     "commands": {"run", "demos"},
     "runs": STEERING | METHOD | {"PIL", "dvp.module", "dvp.published", "dvp.search", "dvp.report"},
