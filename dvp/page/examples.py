@@ -32,8 +32,8 @@ def find_examples(answering: Answering) -> list[Example]:
         return []
     columns = COLUMNS[answering.takes_choices]
     table = open_table(data_root, files, split, columns)
-    places = range(0, len(table), max(1, -(-len(table) // EXAMPLES)))
-    rows = table.select(columns).take(list(places)).to_pylist()
+    shown = min(EXAMPLES, len(table))
+    rows = table.select(columns).take([number * len(table) // shown for number in range(shown)]).to_pylist()
     if answering.takes_choices:
         return [
             Example(row["image"] or None, row["question"], "\n".join(row["choices"]), row["hint"] or "") for row in rows
