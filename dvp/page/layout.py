@@ -58,7 +58,7 @@ def build_page(answering: Answering) -> gr.Blocks:
         gr.on([button.click, question.submit], answer, asked, **private)
         layer.change(again, asked, trigger_mode="always_last", **private)
         gr.on([picture.upload, picture.clear], clear, **private)
-        _examples(find_examples(answering), asked, answer, shown)
+        _examples(find_examples(answering), asked, shown, answer)
     return page.queue(max_size=WAITING, api_open=False)
 
 
@@ -136,13 +136,19 @@ def _figures(panels: Sequence[Panel]) -> str:
     return f'<h3>{HEADING}</h3><p>{LEGEND}</p><div class="panels">{"".join(figures)}</div>'
 
 
-def _examples(examples: list[Example], asked: list[Any], answer: Callable[..., Any], shown: list[Any]) -> None:
+def _examples(examples: list[Example], asked: list[Any], shown: list[Any], answer: Callable[..., Any]) -> None:
     """The examples, each of which is asked when it is clicked on; nothing where there are none."""
     if not examples:
         return
     with tempfile.TemporaryDirectory() as folder:  # Gradio copies them
         rows = write_examples(examples, Path(folder))
-        gr.Examples(
-            rows, asked, shown, answer, run_on_click=True, cache_examples=False, visible_columns=[0, 1],
-            label="Examples", elem_id="examples", api_visibility="private",
-        )  # fmt: skip
+        listed = gr.Dataset(
+            components=asked[:2], samples=[row[:2] for row in rows], type="index", label="Examples", elem_id="examples"
+        )
+
+    def fill(number: int) -> list[Any]:
+        picture = listed.samples[number][0]
+        return [picture["path"] if picture else None, *rows[number][1:]]
+
+    filled = listed.click(fill, listed, asked[:4], api_visibility="private")
+    filled.then(answer, asked, shown, api_visibility="private")
