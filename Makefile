@@ -4,10 +4,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-sqa test check format configs clean
+.PHONY: help setup demo demo-sqa test test-browser check format configs clean
 
 help: ## List the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .venv/ready: requirements.txt requirements-dev.txt constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
@@ -25,6 +25,12 @@ demo-sqa: setup ## ScienceQA on embedded data: search K, train at K, answer the 
 
 test: setup ## Run all tests
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+
+test-browser: setup ## Try the page in Chromium, which is installed where you are root on Debian
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-browser.txt -c constraints.txt
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -qq -y chromium; } \
+		|| { echo "Chromium is not here, and only root can install it: apt-get install chromium."; exit 1; }
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 tests/browser tests/page
 
 check: setup ## Lint
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -85,6 +85,8 @@ def main() -> None:
     for name, (answers, parameters, took) in trained.items():
         print(f"{name:10}{layer:3}{accuracy(answers):10.2f}{parameters:20,}{took:9.0f}   {answers}")
     print(f"\nRuns, checkpoints and logs lie in {RESULT}; the pictures and questions in {SHAPES['data_root']}.")
+    checkpoint = next(RESULT.rglob("full.ckpt"))
+    print(f"Ask it on a page (pip install -r requirements-page.txt):\n  python run.py demo with load_path={checkpoint}")
 
 
 if __name__ == "__main__":

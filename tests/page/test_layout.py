@@ -108,12 +108,23 @@ def test_a_file_that_nobody_uploaded_is_not_given_out(served: str, tmp_path: Pat
 
 def test_a_path_that_nobody_uploaded_is_not_asked_about(served: str, upload: str) -> None:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    file = {"path": upload, "meta": {"_type": "gradio.FileData"}}
-    content = {"data": [file, "is there a red circle", None, None, 1], "fn_index": 0, "session_hash": "a"}
-    request = urllib.request.Request(
-        f"{served}gradio_api/queue/join", json.dumps(content).encode(), {"Content-Type": "application/json"}
+
+    def post(place: str, content: bytes, kind: str) -> bytes:
+        request = urllib.request.Request(f"{served}gradio_api/{place}", content, {"Content-Type": kind})
+        with opener.open(request) as answered:
+            return answered.read()
+
+    def succeeds(path: str, session: str) -> bool:
+        data = [{"path": path, "meta": {"_type": "gradio.FileData"}}, "is there a red circle", None, None, 1]
+        content = {"data": data, "fn_index": 0, "session_hash": session}
+        post("queue/join", json.dumps(content).encode(), "application/json")
+        with opener.open(f"{served}gradio_api/queue/data?session_hash={session}") as events:
+            told = next(line for line in events if b"process_completed" in line)
+        return json.loads(told.removeprefix(b"data:"))["success"]
+
+    form = (
+        b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n' + picture(1) + b"\r\n--b--\r\n"
     )
-    opener.open(request).close()
-    with opener.open(f"{served}gradio_api/queue/data?session_hash=a") as events:
-        told = next(line for line in events if b"process_completed" in line)
-    assert json.loads(told.removeprefix(b"data:"))["success"] is False
+    (uploaded,) = json.loads(post("upload", form, "multipart/form-data; boundary=b"))
+    assert succeeds(uploaded, "a")
+    assert not succeeds(upload, "b")
