@@ -4,7 +4,9 @@
 """  # fmt: skip
 
 import json
+import os
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -86,7 +88,9 @@ def main() -> None:
         print(f"{name:10}{layer:3}{accuracy(answers):10.2f}{parameters:20,}{took:9.0f}   {answers}")
     print(f"\nRuns, checkpoints and logs lie in {RESULT}; the pictures and questions in {SHAPES['data_root']}.")
     checkpoint = next(RESULT.rglob("full.ckpt"))
-    print(f"Ask it on a page (pip install -r requirements-page.txt):\n  python run.py demo with load_path={checkpoint}")
+    python = os.path.relpath(sys.executable)
+    print(f"Ask it on a page:\n  {python} -m pip install -r requirements-page.txt")
+    print(f"  {python} run.py demo with load_path={checkpoint}")
 
 
 if __name__ == "__main__":

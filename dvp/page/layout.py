@@ -24,7 +24,7 @@ KEPT = 3600  # seconds that an uploaded picture is kept, and after which it is l
 HEADING = "What the prompt was made of"
 LEGEND = "The largest weight of a patch is red and stands below, beside the weight of the class token."
 STYLE = """
-.gradio-container { max-width: 1200px !important; margin: auto; }
+.gradio-container { width: 100%; max-width: 1200px !important; margin: auto; }
 #picture img { width: 100%; height: 100%; object-fit: contain; }
 .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(120px, 1fr)); gap: 8px; }
 .panels figure { margin: 0; }

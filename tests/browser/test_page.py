@@ -46,7 +46,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(params=WIDTHS)
 def visit(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Callable[[str], Page]]:
-    """Opens an address; afterwards nothing else was asked for, nothing sticks out, and the screen is kept."""
+    """Opens an address; afterwards nothing else was asked for, and all lies where there is room for it."""
     width, height = WIDTHS[request.param]
     page = browser.new_page(viewport={"width": width, "height": height})
     page.set_default_timeout(LONGEST)
@@ -63,6 +63,11 @@ def visit(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Callable
         page.screenshot(path=Path(folder) / f"{request.node.name}.png", full_page=True)
     assert {url.split("/")[2].partition(":")[0] for url in asked if url.startswith(("http", "ws"))} == {"127.0.0.1"}
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    picture, answers = (page.locator(place).bounding_box() for place in ("#picture", "#answers"))
+    if request.param == "phone":
+        assert picture["y"] + picture["height"] <= answers["y"] and picture["width"] > 0.7 * width
+    else:  # side by side
+        assert picture["x"] + picture["width"] <= answers["x"] and picture["width"] > 0.3 * width
     page.close()
 
 
