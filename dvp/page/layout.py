@@ -19,7 +19,9 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # nobody is told what is asked
 
 import gradio as gr  # noqa: E402
 
-WAITING = 16  # questions in the queue; they are answered one by one
+WAITING = 16  # questions in the queue
+# Whatever asks waits for its turn: what the model looked at is noted while it answers, one question at a time.
+ASKS: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
 KEPT = 3600  # seconds that an uploaded picture is kept, and after which it is looked whether it is to go
 HEADING = "What the prompt was made of"
 LEGEND = "The largest weight of a patch is red and stands below, beside the weight of the class token."
@@ -54,10 +56,9 @@ def build_page(answering: Answering) -> gr.Blocks:
         def again(upload: str | None, question: str | None, *rest: Any) -> list[Any]:
             return answer(upload, question, *rest) if question else clear()
 
-        private: dict[str, Any] = {"outputs": shown, "api_visibility": "private"}
-        gr.on([button.click, question.submit], answer, asked, **private)
-        layer.change(again, asked, trigger_mode="always_last", **private)
-        gr.on([picture.upload, picture.clear], clear, **private)
+        gr.on([button.click, question.submit], answer, asked, shown, **ASKS)
+        layer.change(again, asked, shown, trigger_mode="always_last", **ASKS)
+        gr.on([picture.upload, picture.clear], clear, None, shown, api_visibility="private")
         _examples(find_examples(answering), asked, shown, answer)
     return page.queue(max_size=WAITING, api_open=False)
 
@@ -151,4 +152,4 @@ def _examples(examples: list[Example], asked: list[Any], shown: list[Any], answe
         return [picture["path"] if picture else None, *rows[number][1:]]
 
     filled = listed.click(fill, listed, asked[:4], api_visibility="private")
-    filled.then(answer, asked, shown, api_visibility="private")
+    filled.then(answer, asked, shown, **ASKS)

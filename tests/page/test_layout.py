@@ -58,6 +58,13 @@ def test_the_page_of_a_search_has_a_slider_that_asks_anew(checkpoint, upload: st
     assert function(page, "again")(upload, "", None, None, 0)[1] is None
 
 
+def test_questions_are_answered_one_by_one(checkpoint) -> None:
+    page = build_page(dvp.load(checkpoint("dvp_search_bert_vqa", search_sample="all")))
+    asking = [one for one in page.fns.values() if one.name in ("answer", "again")]
+    assert len(asking) == 3  # by the button, by the slider, by an example
+    assert {(one.concurrency_id, one.concurrency_limit) for one in asking} == {("model", 1)}
+
+
 def test_the_page_of_science_qa_takes_choices(science, checkpoint, upload: str) -> None:
     model = dvp.load(checkpoint("dvp_adaption_llama_sqa", **SCIENCE, **science[1]), max_new_tokens=12)
     page = build_page(model)
