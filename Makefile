@@ -30,7 +30,7 @@ test-browser: setup ## Try the page in Chromium, which is installed where you ar
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-browser.txt -c constraints.txt
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -qq -y chromium; } \
 		|| { echo "Chromium is not here, and only root can install it: apt-get install chromium."; exit 1; }
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 tests/browser tests/page
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 tests/browser tests/page/test_layout.py
 
 check: setup ## Lint
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
