@@ -4,10 +4,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-sqa easy-vqa test soak check format configs clean
+.PHONY: help setup demo demo-sqa easy-vqa test test-browser soak check format configs clean
 
 help: ## List the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .venv/ready: requirements.txt requirements-dev.txt constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
@@ -32,6 +32,12 @@ test: setup ## Run all tests
 
 soak: setup ## Kill runs at random for MINUTES (10) and compare each with one that never stopped
 	$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),10)
+
+test-browser: setup ## Try the page in Chromium, which is installed where you are root on Debian
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-browser.txt -c constraints.txt
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -qq -y chromium; } \
+		|| { echo "Chromium is not here, and only root can install it: apt-get install chromium."; exit 1; }
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 tests/browser tests/page/test_layout.py
 
 check: setup ## Lint
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

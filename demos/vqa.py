@@ -4,7 +4,9 @@
 """  # fmt: skip
 
 import json
+import os
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -85,6 +87,10 @@ def main() -> None:
     for name, (answers, parameters, took) in trained.items():
         print(f"{name:10}{layer:3}{accuracy(answers):10.2f}{parameters:20,}{took:9.0f}   {answers}")
     print(f"\nRuns, checkpoints and logs lie in {RESULT}; the pictures and questions in {SHAPES['data_root']}.")
+    checkpoint = next(RESULT.rglob("full.ckpt"))
+    python = os.path.relpath(sys.executable)
+    print(f"Ask it on a page:\n  {python} -m pip install -r requirements-page.txt")
+    print(f"  {python} run.py demo with load_path={checkpoint}")
 
 
 if __name__ == "__main__":

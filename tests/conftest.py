@@ -1,6 +1,7 @@
 """Tiny random models and data as folders, and the command line run in this process."""
 
 import os
+import socket
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the network; read at import
@@ -11,10 +12,12 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_world import PIXELS, SENTENCES, SPLITS, write_clip, write_data, write_language_model
+from safetensors.torch import load_file, save_file
+from tiny_world import PIXELS, SENTENCES, SPLITS, fit, write_clip, write_data, write_language_model
 from torch import nn
 
 from dvp.backbones import BACKBONES, load_backbone
+from dvp.files import write_checksums
 
 
 @pytest.fixture(scope="session")
@@ -99,6 +102,71 @@ def refused(command: Callable[..., None], capsys: pytest.CaptureFixture) -> Call
 
 
 @pytest.fixture
+def free_port() -> int:
+    """A port of this machine at which nothing is served."""
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))
+        return place.getsockname()[1]
+
+
+# Checkpoints
+
+
+@pytest.fixture(scope="session")
+def science(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """ScienceQA's tables, and the settings of its tiny models."""
+    import sqa_worlds
+
+    from dvp.prepare import convert
+
+    root = tmp_path_factory.mktemp("science")
+    sqa_worlds.write_raw(root, {"train": 8, "val": 2, "test": 9})
+    convert("scienceqa", str(root), str(root / "arrow"))
+    clip, llama = map(str, sqa_worlds.write_models(root))
+    sizes = {"image_size": 32, "max_text_len": 64, "data_root": str(root / "arrow")}
+    return root / "arrow", {"clip_model": clip, "tokenizer": llama} | sizes
+
+
+@pytest.fixture(scope="session")
+def checkpoint(
+    data_root: str, clip_folder: str, language_models: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
+    """Makes, once, the checkpoint of an experiment with `changes`: an update, and a head whose answers differ."""
+    made: dict[str, Path] = {}
+
+    def make(experiment: str, **changes: Any) -> Path:
+        key = f"{experiment} {sorted(changes.items())}"
+        if key not in made:
+            from dvp.config import check, ex
+
+            settings = ex.settings | ex.named_configs[experiment]() | {
+                "data_root": data_root, "clip_model": clip_folder, "image_size": PIXELS, "insert_layer": 1,
+                "tokenizer": language_models[experiment.split("_")[2]], "num_heads": 4, "num_gpus": 0,
+                "num_workers": 0, "batch_size": 8, "per_gpu_batchsize": 4, "max_steps": 1, "image_tokens": "live",
+                "log_dir": str(tmp_path_factory.mktemp("trained")),
+            } | changes  # fmt: skip
+            (made[key],) = Path(fit(check(settings)).log_dir).rglob("last.ckpt")
+            _mix(made[key])
+        return made[key]
+
+    return make
+
+
+def _mix(folder: Path) -> None:
+    """Draw the answer head of a checkpoint anew, so large that the answers differ."""
+    weights = load_file(folder / "weights.safetensors")
+    generator = torch.Generator().manual_seed(0)
+    for name, tensor in weights.items():
+        if ".head." in name or ".compressors." in name:
+            weights[name] = torch.randn(tensor.shape, generator=generator)
+    save_file(weights, folder / "weights.safetensors")
+    write_checksums(folder)
+
+
+# Settings and models
+
+
+@pytest.fixture
 def configure(tiny: Callable[..., dict]) -> Callable[..., dict[str, Any]]:
     """The checked config of an experiment on the tiny folders, with `changes`."""
     from dvp.config import check, ex
@@ -120,9 +188,6 @@ def real_data() -> Callable[[], Path]:
         return Path(os.environ["DVP_REAL_DATA"])
 
     return find
-
-
-# Models
 
 
 @pytest.fixture

@@ -45,6 +45,7 @@ MUST_NOT_KNOW = {
     "shapes": {"run", "demos", "dvp.build", "dvp.module", "dvp.commands", "dvp.answering"},
     "build": {"run", "demos", "dvp.commands", "dvp.scienceqa", "dvp.answering"},
     "answering": {"run", "demos", "dvp.commands", "dvp.search", "dvp.optim", "dvp.report", "dvp.prepare"},
+    "page": {"run", "demos", "dvp.commands", "dvp.config", "dvp.build", "dvp.module", "dvp.search", "dvp.prepare"},
     "sweep": {"run", "demos", "dvp.commands"},
     "commands": {"run", "demos"},
     "runs": STEERING | METHOD | {"PIL", "dvp.module", "dvp.published", "dvp.search", "dvp.report"},
@@ -131,8 +132,9 @@ def test_the_root_holds_what_everyone_meets_and_each_room_says_what_belongs_ther
 @pytest.mark.parametrize("folder", sorted({path.parent for path in (ROOT / "tests").rglob("test_*.py")}), ids=str)
 def test_the_tests_mirror_the_tree(folder: Path) -> None:
     room = folder.relative_to(ROOT / "tests")
-    # faults: promises of whole runs, whatever breaks
-    assert room in (Path(), Path("faults")) or any((place / room).is_dir() for place in (ROOT, ROOT / "dvp"))
+    # faults: promises of whole runs, whatever breaks; browser: the page as a person sees it
+    whole = {Path(), Path("faults"), Path("browser")}
+    assert room in whole or any((place / room).is_dir() for place in (ROOT, ROOT / "dvp"))
 
 
 # The idea stands once

@@ -8,7 +8,9 @@ from dvp.errors import UserError
 from dvp.model import DVP
 from dvp.tasks import Answerer
 
-__all__ = ["check", "count_cut", "reply", "row"]
+__all__ = ["TAKES_CHOICES", "check", "count_cut", "reply", "row"]
+
+TAKES_CHOICES = False  # it chooses from its own vocabulary
 
 
 def check(asked: Asked, sees: bool) -> None:

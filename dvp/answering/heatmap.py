@@ -1,6 +1,7 @@
 """The compressor's attention over the image tokens, drawn over the picture: the mean of all heads, and each head."""
 
 import math
+from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -19,11 +20,19 @@ OPAQUE = 0.75  # of the largest weight's colour
 Box = tuple[float, float, float, float]  # left, top, right and bottom
 
 
-def draw_heatmap(picture: Image.Image, attention: Tensor | None, seen: Box) -> Image.Image:
-    """Panels of the picture under the weights (heads, N) of its image tokens, the first of which is the class token.
+class Panel(NamedTuple):
+    """The picture under the weights of one head, or of their mean, and what is to be said of them."""
 
-    Each panel is scaled to its own largest weight, which its title tells; a frame marks what the encoder saw.
-    seen: which part of the picture that is. Raises UserError where there are no weights of patches.
+    image: Image.Image
+    title: str
+
+
+def draw_panels(picture: Image.Image, attention: Tensor | None, seen: Box) -> list[Panel]:
+    """The picture, then it under the mean of the weights (heads, N) of its image tokens, then under each head's.
+
+    The first token is the class token. Each panel is scaled to its own largest weight, which its title tells; a frame
+    marks what the encoder saw. seen: which part of the picture that is. Raises UserError where there are no weights of
+    patches.
     """
     if attention is None or attention.shape[1] < 2:
         raise UserError("There is no heat map: this checkpoint looked at no picture; leave heatmap out.")
@@ -31,19 +40,28 @@ def draw_heatmap(picture: Image.Image, attention: Tensor | None, seen: Box) -> I
     scale = PANEL / max(picture.size)
     shown = picture.resize([max(1, round(side * scale)) for side in picture.size], Image.Resampling.BICUBIC)
     place = [round(edge * scale) for edge in box]
-    maps = [("the picture", None), ("mean", attention.mean(0))]
+    maps = [("mean", attention.mean(0))]
     maps += [(f"head {number}", weights) for number, weights in enumerate(attention, start=1)]
-    columns = min(COLUMNS, len(maps))
+    panels = [Panel(_panel(shown, None, place), "the picture")]
+    for name, weights in maps:
+        title = f"{name}: {weights[1:].max():.1%}, class {weights[0]:.0%}"
+        panels.append(Panel(_panel(shown, weights, place), title))
+    return panels
+
+
+def draw_heatmap(picture: Image.Image, attention: Tensor | None, seen: Box) -> Image.Image:
+    """One image of the panels of `draw_panels` under their titles; raises UserError as that does."""
+    panels = draw_panels(picture, attention, seen)
+    columns, shown = min(COLUMNS, len(panels)), panels[0].image
     width, height = max(shown.width, WORDS) + MARGIN, shown.height + TITLE + MARGIN
-    rows = math.ceil(len(maps) / columns)
+    rows = math.ceil(len(panels) / columns)
     page = Image.new("RGB", (MARGIN + columns * width, MARGIN + rows * height), "white")
     pen, font = ImageDraw.Draw(page), ImageFont.load_default(11)
-    for number, (title, weights) in enumerate(maps):
+    for number, (panel, title) in enumerate(panels):
         left = MARGIN + number % columns * width
         top = MARGIN + number // columns * height
-        words = title if weights is None else f"{title}: {weights[1:].max():.1%}, class {weights[0]:.0%}"
-        pen.text((left, top), words, "black", font)
-        page.paste(_panel(shown, weights, place), (left, top + TITLE))
+        pen.text((left, top), title, "black", font)
+        page.paste(panel, (left, top + TITLE))
     return page
 
 

@@ -100,6 +100,17 @@ class Answering(nn.Module):
             answers += self(prepared, top=top, insert_layer=insert_layer, attention=attention)
         return answers if any(several.values()) else answers[0]
 
+    @property
+    def takes_choices(self) -> bool:
+        """Whether choices, and a hint, come with the question."""
+        return self.way.TAKES_CHOICES
+
+    @property
+    def layers(self) -> range:
+        """The layers at which it can answer: those of a search have a compressor each, else K alone."""
+        searched = len(self.model.compressors) > 1
+        return range(self.model.num_layers) if searched else range(self.insert_layer, self.insert_layer + 1)
+
     def seen(self, picture: Image.Image) -> tuple[float, float, float, float]:
         """Left, top, right and bottom of the part of a picture that the image encoder sees, in its pixels."""
         return KINDS[self.task.kind].seen(*picture.size, self.config["image_size"])

@@ -11,7 +11,9 @@ from dvp.scienceqa.data import ProblemReader
 from dvp.scienceqa.text import ANSWER_STEM, LETTERS, answers_first, read_answer
 from dvp.tasks import Answerer
 
-__all__ = ["check", "count_cut", "reply", "row"]
+__all__ = ["TAKES_CHOICES", "check", "count_cut", "reply", "row"]
+
+TAKES_CHOICES = True  # they and the hint come with the question
 
 
 def check(asked: Asked, sees: bool) -> None:

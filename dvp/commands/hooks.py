@@ -136,6 +136,7 @@ def _base_of_checkpoint(config: dict[str, Any]) -> dict[str, Any]:
 TOLD: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "main": _told_by_checkpoint,
     "predict": _base_of_checkpoint,
+    "demo": _base_of_checkpoint,
 }
 
 

@@ -10,6 +10,7 @@ from dvp.tasks import TASKS
 CONVERT = ("raw_root", "min_answer_count", "rest_val_images", "allow_missing_images")
 SCORE = ("task", "predictions", "annotations", "questions")
 PREDICT = ("image", "question", "choices", "hint", "ask_from", "to", "top", "json", "heatmap")
+DEMO = ("host", "port")
 SWEEP = ("layers", "seeds", "metric", "level")
 SCIENCE_QA = ("prompt_format", "use_caption", "answer_by", "max_new_tokens")
 
@@ -32,6 +33,7 @@ IDLE: tuple[tuple[tuple[str, ...], Callable[[dict[str, Any]], bool], str], ...] 
     (("start_from",), lambda c: c["test_only"], "a test takes load_path"),
     (SWEEP, lambda c: True, "it is for sweep"),
     (CONVERT, lambda c: True, "it is for convert"),
+    (DEMO, lambda c: True, "it is for demo"),
     (PREDICT, lambda c: True, "it is for predict"),
     (SCORE, lambda c: True, "it is for score and check_submission"),
 )

@@ -19,23 +19,11 @@ def predict(
     the base weights lie, if they have moved.
     """
     _check(load_path, image, question, ask_from, to, heatmap)
-    require_base(str(load_path), {"tokenizer": tokenizer, "clip_model": clip_model})
-
-    import torch  # here, so that help and mistakes answer at once
-
-    from dvp.answering import load
-    from dvp.answering.many import answer_file
-
-    answering = load(
-        str(load_path),
-        tokenizer=tokenizer,
-        clip_model=clip_model,
-        device="cuda" if num_gpus and torch.cuda.is_available() else "cpu",
-        precision=None if precision == "auto" else precision,
-        answer_by=answer_by,
-        max_new_tokens=max_new_tokens,
-    )
+    options = {"answer_by": answer_by, "max_new_tokens": max_new_tokens}
+    answering = open_checkpoint(load_path, tokenizer, clip_model, num_gpus, precision, **options)
     if ask_from:
+        from dvp.answering.many import answer_file
+
         options = {"top": top, "batch_size": per_gpu_batchsize or BATCH_SIZE}
         answer_file(answering, Path(str(ask_from)), Path(str(to)) if to else None, **options)
     else:
@@ -44,15 +32,43 @@ def predict(
         _answer_one(answering, asked, top, json, str(heatmap))
 
 
+def open_checkpoint(
+    load_path: Any, tokenizer: Any, clip_model: Any, num_gpus: int, precision: int | str, **options: Any
+) -> Any:
+    """The checkpoint as a model that answers, on a GPU if there is one; its base is looked at before torch is imported.
+
+    options: those of `dvp.answering.load`. Raises UserError as that does.
+    """
+    require_base(str(load_path), {"tokenizer": tokenizer, "clip_model": clip_model})
+
+    import torch  # here, so that help and mistakes answer at once
+
+    from dvp.answering import load
+
+    return load(
+        str(load_path),
+        tokenizer=tokenizer,
+        clip_model=clip_model,
+        device="cuda" if num_gpus and torch.cuda.is_available() else "cpu",
+        precision=None if precision == "auto" else precision,
+        **options,
+    )
+
+
 BATCH_SIZE = 32  # of a file of questions, where per_gpu_batchsize says nothing
+
+
+def require_checkpoint(command: str, load_path: Any) -> None:
+    """Raise UserError where no checkpoint is given, or none is there."""
+    if not load_path:
+        raise UserError(f"{command} needs load_path=<checkpoint>: give the folder result/.../checkpoints/<name>.ckpt.")
+    if not Path(str(load_path)).exists():
+        raise UserError(f"load_path={load_path}: there is no such checkpoint; give one under log_dir.")
 
 
 def _check(load_path: Any, image: Any, question: Any, ask_from: Any, to: Any, heatmap: Any) -> None:
     """Raise UserError for what can be seen to be wrong before torch is imported, which takes seconds."""
-    if not load_path:
-        raise UserError("predict needs load_path=<checkpoint>: give the folder result/.../checkpoints/<name>.ckpt.")
-    if not Path(str(load_path)).exists():
-        raise UserError(f"load_path={load_path}: there is no such checkpoint; give one under log_dir.")
+    require_checkpoint("predict", load_path)
     if ask_from:
         if image or question or heatmap:
             raise UserError("ask_from is given, and image, question or heatmap: ask one question, or a file of them.")

@@ -101,6 +101,10 @@ def defaults():
     json = False  # True: the answer as JSON instead of a table
     heatmap = ""  # PNG file to draw: what of the picture the prompt was made of
 
+    # demo: the same on a page
+    host = "127.0.0.1"  # address that the page is served at; 0.0.0.0: to other machines, too
+    port = 7860  # its port
+
     # convert: raw data to Arrow files
     raw_root = ""  # folder of the raw data, see DATA.md
     min_answer_count = 9  # VQA: how often an answer must be the majority's to enter the vocabulary

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sqa_worlds
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -21,7 +20,6 @@ from dvp.config import SHAPES_MODELS
 from dvp.data.arrow import open_table
 from dvp.errors import UserError
 from dvp.files import write_checksums
-from dvp.prepare import convert
 from dvp.scienceqa.data import COLUMNS
 from dvp.scienceqa.text import read_answer
 from dvp.tasks import TASKS
@@ -61,17 +59,6 @@ def levelled(checkpoint: Path, asked: list[tuple[bytes, str, Any]], to: Path) ->
     save_file(weights, to / "weights.safetensors")
     write_checksums(to)
     return to
-
-
-@pytest.fixture(scope="module")
-def science(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """ScienceQA's tables, and the settings of its tiny models."""
-    root = tmp_path_factory.mktemp("science")
-    sqa_worlds.write_raw(root, {"train": 8, "val": 2, "test": 9})
-    convert("scienceqa", str(root), str(root / "arrow"))
-    clip, llama = map(str, sqa_worlds.write_models(root))
-    sizes = {"image_size": 32, "max_text_len": 64, "data_root": str(root / "arrow")}
-    return root / "arrow", {"clip_model": clip, "tokenizer": llama} | sizes
 
 
 @pytest.mark.parametrize("answer_by, prompt_format", [("generate", "QCM-ALE"), ("likelihood", "QCM-ALE"), ("generate", "QCM-LEA")])  # fmt: skip  # noqa: E501

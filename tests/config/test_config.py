@@ -158,6 +158,8 @@ TAKEN: dict[str, list[Any]] = {
     **dict.fromkeys(("image", "ask_from", "to", "heatmap"), ["", *PATHS]),
     **dict.fromkeys(("question", "choices", "hint"), ["", *PATHS, "a\0b"]),
     "json": [True, False],
+    "host": [word for word in WORDS if isinstance(word, str)],
+    "port": [1, 2, 3, 1000],
     **dict.fromkeys(("load_path", "resume_from"), [None, "", *PATHS]),
     "seed": WHOLE,
     "datasets": ["vqa", *TASKS_AS_LISTS],
