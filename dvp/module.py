@@ -112,8 +112,10 @@ class DVPModule(pl.LightningModule):
         """One update of the weights; while searching, then one of the bandit if due, and a random arm for the next."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.within_update = False
+        updates = self.trainer.global_step + 1  # this one is counted after the hook
+        if updates == self.trainer.max_steps:
+            self.trainer.should_stop = True  # which validates, where the updates end within an epoch
         if self.bandit:
-            updates = self.trainer.global_step + 1  # this one is counted after the hook
             if updates > self.search_warmup_steps and updates % self.bandit.every == 0:
                 self.search_step()
             self.arm = self.bandit.random_arm()
@@ -226,7 +228,7 @@ class DVPModule(pl.LightningModule):
         if len(self.pick) > 1 and set(self.pick) <= set(splits):  # as published: SNLI-VE picks by dev and test together
             totals["+".join(self.pick)] = sum(totals[split] for split in self.pick)
         for split, (score, rows) in totals.items():
-            self.log(self._metric_name(split, self.task.metric), score / rows, prog_bar=True, sync_dist=True)
+            self.log(self._metric_name(split, self.task.metric), 100 * score / rows, prog_bar=True, sync_dist=True)
         if self.as_published:
             self.log("as_published", 1.0)  # the stamp in metrics.csv
 

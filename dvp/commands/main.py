@@ -1,10 +1,13 @@
 """Search, train or test: what `python run.py with ...` does without a verb."""
 
+import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sacred.run import Run
 
+from dvp.commands.next import what_next
 from dvp.config import check, ex
 
 if TYPE_CHECKING:
@@ -14,7 +17,10 @@ if TYPE_CHECKING:
 @ex.main
 def main(_config, _run):
     """Search, train or test, as configured."""
-    carry_out(check(_config), _run)
+    config = check(_config)
+    trainer = carry_out(config, _run)
+    if trainer.is_global_zero and not config["fast_dev_run"]:
+        print(what_next(config, trainer, _run.meta_info["named_configs"], _run.meta_info.get("config_updates", {})))
 
 
 def carry_out(
@@ -29,7 +35,9 @@ def carry_out(
     from dvp.build import build
     from dvp.runs.devices import prepare_devices
     from dvp.runs.trainer import build_trainer, start_from
+    from dvp.runs.words import end_lines, start_lines
 
+    start = time.perf_counter()
     prepare_devices(config["num_gpus"])
     pl.seed_everything(config["seed"], workers=True)
     data, module = build(config)
@@ -38,8 +46,11 @@ def carry_out(
     for record in run.observers:
         record.began = True
     if config["test_only"]:
-        trainer.test(module, datamodule=data)
+        trainer.test(module, datamodule=data, verbose=False)
     else:
-        print(f"{module.monitor} picks the checkpoint.")
+        if trainer.is_global_zero:
+            print(start_lines(config, data, module, Path(trainer.default_root_dir), trainer.precision), flush=True)
         trainer.fit(module, datamodule=data, ckpt_path=start_from(trainer, config))
+    if trainer.is_global_zero:
+        print(end_lines(config, trainer, time.perf_counter() - start), flush=True)
     return trainer

@@ -18,6 +18,7 @@ class Rule(NamedTuple):
 
 MANY = 2**31 - 1  # more rows, updates or tokens than any run has
 
+LOGGERS = ("wandb", "mlflow", "trackio")  # those of runs/loggers.py, which loads torch
 SEARCH_RULES = ("published", "mean")  # those of search/, which loads torch
 # Of Lightning's, those that one program per device can be trained with.
 STRATEGIES = (
@@ -111,6 +112,7 @@ RULES: dict[str, Rule] = {
     # [CLS] and [SEP], or <s> and </s>, would fill a text of two
     "max_text_len": _whole(3, MANY, "a number of tokens, at least 3: one beside those that begin and end a text"),
     "prompt_format": _one_of(*FORMATS),
+    "logger": _one_of(None, *LOGGERS),
     "answer_by": _one_of("generate", "likelihood"),
     "start_from": _one_of(None, "search"),
     "layers": _many(_whole(0, MANY, "a layer counted from 0"), "as in layers=1,2", "all"),

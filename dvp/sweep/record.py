@@ -12,7 +12,7 @@ from dvp.files import write_json
 
 VERSION = 1
 # Settings by which no two sweeps differ.
-APART = ("layers", "seeds", "seed", "insert_layer", "log_dir", "num_workers", "test_split")
+APART = ("layers", "seeds", "seed", "insert_layer", "log_dir", "logger", "num_workers", "test_split")
 
 
 def sweep_folder(config: dict[str, Any], tables: dict[str, int]) -> Path:

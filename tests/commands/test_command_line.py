@@ -295,7 +295,7 @@ def test_a_run_that_fails_later_keeps_its_record(command, tiny, monkeypatch: pyt
 def test_a_strategy_whose_package_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install deepspeed"):
-        early._check_devices(0, "deepspeed_stage_2")
+        early.check_devices(0, "deepspeed_stage_2")
 
 
 @pytest.mark.parametrize("visible, count", [("", 0), ("-1", 0), (None, None)])

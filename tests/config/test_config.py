@@ -164,7 +164,7 @@ TAKEN: dict[str, list[Any]] = {
     **dict.fromkeys(
         ("language_model", "test_split", "image_tokens_on", "prompt_format", "answer_by", "optim_type", "kab"), []
     ),
-    "quantize": [None],
+    **dict.fromkeys(("quantize", "logger"), [None]),
     "start_from": [None],
     "layers": [*WHOLE, "all"],
     "seeds": WHOLE,
