@@ -112,10 +112,8 @@ class DVPModule(pl.LightningModule):
         """One update of the weights; while searching, then one of the bandit if due, and a random arm for the next."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.within_update = False
-        updates = self.trainer.global_step + 1  # this one is counted after the hook
-        if updates == self.trainer.max_steps:
-            self.trainer.should_stop = True  # which validates, where the updates end within an epoch
         if self.bandit:
+            updates = self.trainer.global_step + 1  # this one is counted after the hook
             if updates > self.search_warmup_steps and updates % self.bandit.every == 0:
                 self.search_step()
             self.arm = self.bandit.random_arm()

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sacred.run import Run
@@ -19,7 +18,7 @@ def main(_config, _run):
     """Search, train or test, as configured."""
     config = check(_config)
     trainer = carry_out(config, _run)
-    if trainer.is_global_zero and not config["fast_dev_run"]:
+    if trainer.is_global_zero and not config["fast_dev_run"] and not config["test_only"]:
         print(what_next(config, trainer, _run.meta_info["named_configs"], _run.meta_info.get("config_updates", {})))
 
 
@@ -49,7 +48,7 @@ def carry_out(
         trainer.test(module, datamodule=data, verbose=False)
     else:
         if trainer.is_global_zero:
-            print(start_lines(config, data, module, Path(trainer.default_root_dir), trainer.precision), flush=True)
+            print(start_lines(config, data, module, trainer), flush=True)
         trainer.fit(module, datamodule=data, ckpt_path=start_from(trainer, config))
     if trainer.is_global_zero:
         print(end_lines(config, trainer, time.perf_counter() - start), flush=True)

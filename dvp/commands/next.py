@@ -20,9 +20,7 @@ LONGER = 2  # times, after a search that found nothing
 
 
 def what_next(config: dict[str, Any], trainer: "pl.Trainer", named: Sequence[str], typed: dict[str, Any]) -> str:
-    """The commands that follow a run of this checked config, of named configs and typed settings; empty for none."""
-    if config["test_only"]:
-        return ""
+    """The commands that follow a training or search with this checked config, of named configs and typed settings."""
     folder = Path(trainer.default_root_dir)
     checkpoint = trainer.checkpoint_callback.best_model_path or str(folder / "checkpoints" / "last.ckpt")
     if not trainer.lightning_module.bandit:

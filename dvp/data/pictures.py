@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
+from dvp.counting import counted
 from dvp.data.arrow import Table, picture_bytes, read_picture
 from dvp.data.token_cache import TokenCache, image_hash
 from dvp.errors import UserError
@@ -29,7 +29,7 @@ def picture_hashes(table: Table, notes: Path) -> list[str]:
     note = notes / f"{path.stem}-{stat.st_size}-{stat.st_mtime_ns}.json"
     if note.is_file():
         return json.loads(note.read_text(encoding="utf-8"))
-    hashes = [image_hash(picture_bytes(table, row)) for row in tqdm(range(len(table)), f"{path.name}: pictures")]
+    hashes = [image_hash(picture_bytes(table, row)) for row in counted(range(len(table)), f"{path.name}: pictures")]
     write_json(note, hashes)
     return hashes
 
@@ -56,7 +56,7 @@ def encode_pictures(
     options = {"num_workers": num_workers, "generator": torch.Generator()}
     loader = DataLoader(_Pictures(list(places.values()), transform), batch_size, **options)
     batches = (hashes[start : start + batch_size] for start in range(0, len(hashes), batch_size))
-    pixels = tqdm(loader, "image tokens", disable=not (progress and hashes))
+    pixels = counted(loader, "image tokens") if progress and hashes else loader
     for batch, pixel_values in zip(batches, pixels, strict=True):
         cache.add(batch, encode(pixel_values))
     cache.flush()

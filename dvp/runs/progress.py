@@ -80,6 +80,16 @@ class Lines(ProgressBar):
         print(f"{where}: {numbers}  {clock(left)} left", flush=True)
 
 
+class ValidatesAtEnd(pl.Callback):
+    """Validates after the last of `max_steps`, too, where that lies within an epoch."""
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if 0 < trainer.max_steps <= trainer.global_step:
+            trainer.should_stop = True  # Lightning validates before it stops, but not where it has come to max_steps
+
+
 class Estimate(pl.Callback):
     """Says after the first updates how long the run will take, and how much memory it has taken."""
 

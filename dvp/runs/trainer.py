@@ -17,7 +17,7 @@ from dvp.runs.announced import BetweenUpdates
 from dvp.runs.devices import precision_of, strategy_of
 from dvp.runs.folder import is_first_process, newest_checkpoint, requeued_folder, run_folder
 from dvp.runs.loggers import tracker
-from dvp.runs.progress import Estimate, progress_bar
+from dvp.runs.progress import Estimate, ValidatesAtEnd, progress_bar
 from dvp.runs.resume import GoingOn, check_resume
 from dvp.tasks import TASKS
 
@@ -54,6 +54,7 @@ def build_trainer(config: dict[str, Any], monitor: str) -> pl.Trainer:
         LearningRateMonitor(logging_interval="step"),
         GoingOn(resumed),
         BetweenUpdates(),
+        ValidatesAtEnd(),
         Estimate(),
         progress_bar(),
     ]

@@ -6,14 +6,13 @@ from typing import Any
 import pytorch_lightning as pl
 
 from dvp.data import QuestionData
-from dvp.module import DVPModule
 from dvp.runs.progress import clock
 
 WIDTH = 9  # of the names in front
 CALLED = {"vision": "image encoder", "backbone": "language model"}  # parts of the model, where users say it otherwise
 
 
-def start_lines(config: dict[str, Any], data: QuestionData, module: DVPModule, folder: Path, precision: str) -> str:
+def start_lines(config: dict[str, Any], data: QuestionData, module: pl.LightningModule, trainer: pl.Trainer) -> str:
     """What a training with this checked config is about to do."""
     task, model = data.task, module.model
     what = f"search K ({config['kab']}) over" if module.bandit else f"train at K = {module.insert_layer} of"
@@ -28,9 +27,10 @@ def start_lines(config: dict[str, Any], data: QuestionData, module: DVPModule, f
     lines = {
         "reads": f"{rows:,} questions of {_listed(task.train)} in {data.data_root}",
         "scores": f"{picking:,} questions of {_listed(module.pick)}: {module.monitor} picks the checkpoint",
-        "trains": f"{', '.join(trained)} parameters, {config['batch_size']} rows per update, on {devices}, {precision}",
+        "trains": f"{', '.join(trained)} parameters",
         "frozen": f"{', '.join(frozen)} parameters",
-        "writes": str(folder),
+        "takes": f"{config['batch_size']} rows per update, on {devices}, {trainer.precision}",
+        "writes": trainer.default_root_dir,
     }
     title = f"{config['exp_name']}: {what} {model.num_layers} layers of {config['tokenizer']}"
     return "\n".join([title, *(f"  {name:{WIDTH}}{line}" for name, line in lines.items() if line != " parameters")])
