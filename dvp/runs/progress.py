@@ -64,17 +64,19 @@ class Lines(ProgressBar):
     ) -> None:
         halfway = batch_idx + 1 == (int(trainer.num_training_batches) + 1) // 2
         if halfway or time.perf_counter() - self.last >= SILENT:
-            self._line(trainer)
+            self._line(trainer, validated=False)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn == "fit":
-            self._line(trainer)
+            self._line(trainer, validated=True)
 
-    def _line(self, trainer: pl.Trainer) -> None:
+    def _line(self, trainer: pl.Trainer, validated: bool) -> None:
         self.last, done = time.perf_counter(), trainer.global_step
         if not self.enabled or done == self.first:
             return
-        numbers = "  ".join(f"{name} {value:.4g}" for name, value in trainer.progress_bar_metrics.items())
+        known = trainer.progress_bar_metrics  # with scores of the validation before, which would pass for new ones
+        shown = [name for name in known if validated or "/train/" in name or "/" not in name]
+        numbers = "  ".join(f"{name} {known[name]:.4g}" for name in shown)
         left = (self.last - self.began) / (done - self.first) * (self.updates - done)
         where = f"epoch {trainer.current_epoch}, update {done} of {self.updates}"
         print(f"{where}: {numbers}  {clock(left)} left", flush=True)
