@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import threading
@@ -15,7 +16,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 from pytorch_lightning.loggers import CSVLogger
+from safetensors.torch import load_file, save_file
 
 from dvp.config import ex
 from dvp.runs import progress
@@ -50,8 +53,13 @@ def metrics(settings: dict[str, Any], experiment: str, name: str) -> list[float]
         return [float(row[name]) for row in csv.DictReader(file) if row.get(name)]
 
 
-def test_a_run_into_a_pipe_says_what_can_be_acted_on_and_no_more(tiny: Callable[..., dict]) -> None:
+def test_a_run_into_a_pipe_says_what_can_be_acted_on_and_no_more(tiny: Callable[..., dict], tmp_path: Path) -> None:
     settings = tiny(ADAPTION, max_steps=None, max_epoch=6, insert_layer=1, image_tokens="auto", **FOUR)
+    settings["tokenizer"] = shutil.copytree(settings["tokenizer"], tmp_path / "bert")
+    weights = load_file(tmp_path / "bert" / "model.safetensors")  # public folders hold a head, too, that is not used
+    save_file(
+        weights | {"cls.predictions.bias": torch.zeros(3)}, tmp_path / "bert" / "model.safetensors", {"format": "pt"}
+    )
     command = [sys.executable, "run.py", "with", ADAPTION, *words_of(settings)]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
