@@ -51,9 +51,9 @@ def end_lines(config: dict[str, Any], trainer: pl.Trainer, seconds: float) -> st
         found = [f"Best {best.monitor}: {best.best_model_score:.2f} % at K = {module.best_layer}"]
     else:
         found = ["The run ended before its first validation."]
-    files = [best.best_model_path, str(folder / "checkpoints" / "last.ckpt"), str(folder / "metrics.csv")]
-    kept = [f"  {path}" for path in files if path and Path(path).exists()]
-    return "\n".join([*found, f"It {took} and left, with TensorBoard's events beside them:", *kept])
+    names = [f"checkpoints/{Path(best.best_model_path).name}", "checkpoints/last.ckpt", "metrics.csv"]
+    kept = [name for name in names if (folder / name).is_file() or (folder / name / "description.json").is_file()]
+    return "\n".join([*found, f"It {took}. In {folder}: {', '.join(kept)}, events of TensorBoard"])
 
 
 def _counts(part: Any) -> tuple[int, int]:

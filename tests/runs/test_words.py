@@ -71,8 +71,10 @@ def test_a_run_into_a_pipe_says_what_can_be_acted_on_and_no_more(tiny: Callable[
     takes = r"updates/s: about 0:00:\d\d for the 13 that are left.*GB of memory"
     assert len([line for line in lines if re.search(takes, line)]) == 1
     assert len(lines) < 30
-    last = f"{settings['log_dir']}/{ADAPTION}_seed0/version_0/checkpoints/last.ckpt"
-    assert f"  {last}" in lines and "Next:" in lines
+    folder = f"{settings['log_dir']}/{ADAPTION}_seed0/version_0"
+    (kept,) = [line.partition(f"In {folder}: ")[2].split(", ")[:3] for line in lines if f"In {folder}: " in line]
+    assert kept[0].startswith("checkpoints/epoch=") and kept[1:] == ["checkpoints/last.ckpt", "metrics.csv"]
+    assert all((Path(folder) / name).exists() for name in kept) and "Next:" in lines
 
 
 def test_a_run_on_a_terminal_has_bars(tiny: Callable[..., dict]) -> None:
