@@ -56,8 +56,8 @@ def search(log_dir: Path, experiment: str, settings: str = "") -> tuple[dict, fl
 
 def train(log_dir: Path, experiment: str, name: str, settings: str) -> Trained:
     """Train, and let the best checkpoint answer the test questions."""
-    words = f"with {experiment} shapes log_dir={log_dir} exp_name={name} {settings}"
-    seconds = command(words)
+    words = f"with {experiment} shapes log_dir={log_dir} exp_name={name}"
+    seconds = command(f"{words} {settings}")
     (best,) = log_dir.glob(f"{name}_seed*/version_0/checkpoints/epoch*.ckpt")
     checkpoint = best.rename(best.with_name(f"{name}.ckpt"))
     command(f"{words} test_only=True load_path={checkpoint}")

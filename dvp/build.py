@@ -40,6 +40,7 @@ from dvp.tasks import TASKS, Task
 from dvp.vision import Vision
 
 logging.disable_progress_bar()  # of reading weights, which takes no time
+logging.set_verbosity_error()  # its report lists weights that are not used; that none is missing is checked here
 enable_progress_bars()  # of downloads
 
 

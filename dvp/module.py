@@ -68,14 +68,12 @@ class DVPModule(pl.LightningModule):
         super().__init__()
         self.model = model
         self.task_name, self.task, self.answers = task_name, task, answers
-        self.pick = pick
-        self.insert_layer = insert_layer
+        self.pick, self.insert_layer = pick, insert_layer
         self.optimizer_settings = optimizer
         self.answer, self.submit = answer or {}, submit
         self.search_sample, self.search_warmup_steps = search_sample, search_warmup_steps
         self.seed, self.as_published = seed, as_published
-        self.described = described or {}
-        self.config = config
+        self.described, self.config = described or {}, config
         self.predictions_path = predictions_path
         self.bandit = RULES[kab](model.num_layers, seed, task.search_step) if insert_layer is None else None
         self.arm = self.bandit.random_arm() if self.bandit else insert_layer
@@ -228,7 +226,7 @@ class DVPModule(pl.LightningModule):
         if len(self.pick) > 1 and set(self.pick) <= set(splits):  # as published: SNLI-VE picks by dev and test together
             totals["+".join(self.pick)] = sum(totals[split] for split in self.pick)
         for split, (score, rows) in totals.items():
-            self.log(self._metric_name(split, self.task.metric), score / rows, prog_bar=True, sync_dist=True)
+            self.log(self._metric_name(split, self.task.metric), 100 * score / rows, prog_bar=True, sync_dist=True)
         if self.as_published:
             self.log("as_published", 1.0)  # the stamp in metrics.csv
 

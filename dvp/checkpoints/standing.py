@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 
 
@@ -62,7 +61,8 @@ def begin_streams(
         if "cuda" in states[rank] and device.type == "cuda":
             torch.cuda.set_rng_state(states[rank]["cuda"], device)
     elif states:
-        rank_zero_info(f"Dropout begins anew: the checkpoint is of {len(states)} process(es), this run of {ranks}.")
+        if rank == 0:
+            print(f"Dropout begins anew: the checkpoint is of {len(states)} process(es), this run of {ranks}.")
         _seed_generators(seed, rank, updates)
     elif rank:  # the first goes on with the stream that made the weights, which are alike on all
         _seed_generators(seed, rank)

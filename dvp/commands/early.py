@@ -14,13 +14,12 @@ from dvp.tasks import TASKS
 
 
 def check_start(config: dict[str, Any]) -> None:
-    """Raise UserError where a checked config asks for what this machine does not have: GPUs, files, a layer."""
-    _check_devices(config["num_gpus"], config["strategy"])
+    """Raise UserError where a checked config asks for what this machine does not have: files, a layer, a package."""
     check_data(config)
     _check_language_model(config)
     _check_image_encoder(config["clip_model"], config["image_size"])
-    for key in ("load_path", "resume_from"):
-        _check_checkpoint(key, config[key])
+    if config["logger"]:
+        _check_package(f"logger={config['logger']}", config["logger"])
 
 
 def check_data(config: dict[str, Any]) -> None:
@@ -49,14 +48,20 @@ def missing_tables(config: dict[str, Any]) -> list[Path]:
     return [path for path in paths if not path.is_file()]
 
 
-def _check_devices(num_gpus: int, strategy: str) -> None:
+def check_devices(num_gpus: int, strategy: str) -> None:
+    """Raise UserError where there are fewer GPUs, or where the strategy's package is not there."""
     available = _gpus_at_most()
     if available is not None and num_gpus > available:
         raise UserError(
             f"num_gpus={num_gpus} but this machine has {available}: ask for fewer, or num_gpus=0 for the CPU."
         )
-    if strategy.startswith("deepspeed") and importlib.util.find_spec("deepspeed") is None:
-        raise UserError(f"strategy={strategy} needs DeepSpeed: pip install deepspeed.")
+    if strategy.startswith("deepspeed"):
+        _check_package(f"strategy={strategy}", "deepspeed")
+
+
+def _check_package(setting: str, package: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise UserError(f"{setting} needs the package {package}: pip install {package}")
 
 
 def _gpus_at_most() -> int | None:
@@ -124,6 +129,20 @@ def _check_place(key: str, place: str) -> None:
         raise UserError(f"{key}={place}: there is nothing; give a file or folder that is there, or a name.")
 
 
-def _check_checkpoint(key: str, place: str | None) -> None:
-    if place and place not in RESUME_WORDS and not Path(place).exists():
+def check_checkpoint(key: str, place: str | None) -> None:
+    """Raise UserError, with the checkpoint that may be meant, where a setting that names one names something else."""
+    if not place or place in RESUME_WORDS:
+        return
+    path = Path(str(place))
+    if not path.exists():
         raise UserError(f"{key}={place}: there is no such checkpoint; give one under log_dir, such as .../last.ckpt.")
+    if path.is_file() and (path.parent / "description.json").is_file():
+        raise UserError(f"{key}={place} is a part of a checkpoint: give its folder, {key}={path.parent}")
+    if path.is_dir() and not (path / "description.json").is_file():
+        levels = ("", "checkpoints/", "*/checkpoints/", "*/*/checkpoints/")  # of a run, and of runs, by log_dir
+        every = [one for level in levels for one in path.glob(f"{level}*.ckpt/description.json")]
+        if found := sorted(every, key=lambda one: one.stat().st_mtime_ns):
+            raise UserError(
+                f"{key}={place} is a folder of {len(found)} checkpoint(s): give one, such as the newest, "
+                f"{key}={found[-1].parent}"
+            )

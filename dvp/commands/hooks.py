@@ -11,7 +11,7 @@ from typing import Any
 from sacred.observers import FileStorageObserver
 from sacred.run import Run
 
-from dvp.commands.early import check_start
+from dvp.commands.early import check_checkpoint, check_devices, check_start
 from dvp.commands.idle import idle, unread
 from dvp.config import check, check_values, ex, one_task
 from dvp.errors import UserError
@@ -83,8 +83,12 @@ def before_a_run(config: dict[str, Any], command_name: str, logger: Logger) -> d
     file has set.
     """
     check_values(config)
+    if command_name in (*OBSERVED, "predict"):
+        for key in ("load_path", "resume_from"):
+            check_checkpoint(key, config[key])
     known = TOLD.get(command_name, lambda config: {})(config)
     if command_name in (*OBSERVED, "encode"):
+        check_devices(config["num_gpus"], config["strategy"])  # before it is asked what fits on a device
         checked = check(config | known)
         if not _tests_own_checkpoint(config):  # else what was typed, which only Sacred knows here, counts
             check_start(checked)

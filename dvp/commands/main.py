@@ -1,11 +1,13 @@
 """Search, train or test: what `python run.py with ...` does without a verb."""
 
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from sacred.run import Run
 
+from dvp.commands.next import what_next
 from dvp.config import check, ex
 
 if TYPE_CHECKING:
@@ -15,7 +17,10 @@ if TYPE_CHECKING:
 @ex.main
 def main(_config, _run):
     """Search, train or test, as configured."""
-    carry_out(check(_config), _run)
+    config = check(_config)
+    trainer = carry_out(config, _run)
+    if trainer.is_global_zero and not config["fast_dev_run"] and not config["test_only"]:
+        print(what_next(config, trainer, _run.meta_info["named_configs"], _run.meta_info.get("config_updates", {})))
 
 
 def carry_out(
@@ -32,11 +37,13 @@ def carry_out(
     from dvp.runs.devices import prepare_devices
     from dvp.runs.stopping import Together, stoppable
     from dvp.runs.trainer import build_trainer
+    from dvp.runs.words import end_lines, start_lines
 
     def fail(words: str) -> None:
         for record in run.observers:
             record.failed_event(datetime.now(UTC).replace(tzinfo=None), [words])
 
+    start = time.perf_counter()
     with stoppable(ex.words):
         prepare_devices(config["num_gpus"])
         config = settle_resume(config)
@@ -48,8 +55,11 @@ def carry_out(
             record.began = True
         with Together(trainer, fail):
             if config["test_only"]:
-                trainer.test(module, datamodule=data)
+                trainer.test(module, datamodule=data, verbose=False)
             else:
-                print(f"{module.monitor} picks the checkpoint.")
+                if trainer.is_global_zero:
+                    print(start_lines(config, data, module, trainer), flush=True)
                 trainer.fit(module, datamodule=data, ckpt_path=config["resume_from"])
+        if trainer.is_global_zero:
+            print(end_lines(config, trainer, time.perf_counter() - start), flush=True)
     return trainer

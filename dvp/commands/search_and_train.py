@@ -54,7 +54,7 @@ def search_and_train(_config, _run):
     checkpoint = best.best_model_path or str(Path(trainer.log_dir) / "checkpoints" / "last.ckpt")
     rows = [["K", str(found.insert_layer)], ["started from", at["load_path"]], ["checkpoint", checkpoint]]
     if best.best_model_path:  # else it ended within the first epoch, before any validation
-        rows += [[best.monitor, f"{float(best.best_model_score):.4f}"]]
+        rows += [[best.monitor, f"{float(best.best_model_score):.2f} %"]]
     rows += _answer(train | at | {"test_only": True, "load_path": checkpoint}, _run)
     rows += [["seconds, with the search", f"{time.perf_counter() - start:.0f}"]]
     if trainer.is_global_zero:
@@ -113,6 +113,6 @@ def _answer(config: dict[str, Any], run: Any) -> list[list[str]]:
             print("\n3 of 3: no test, since its tables are not there")
         return []
     trainer = _stage("3 of 3: answers to the test questions", config, run)
-    scores = [[name, f"{float(value):.4f}"] for name, value in trainer.callback_metrics.items()]
+    scores = [[name, f"{float(value):.2f} %"] for name, value in trainer.callback_metrics.items()]
     written = trainer.lightning_module.written
     return scores + ([["answers", str(written)]] if written else [])

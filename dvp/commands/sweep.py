@@ -82,7 +82,7 @@ def _train(config: dict[str, Any], layer: int, seed: int, folder: Path, run: Any
     updates, path = trainer.global_step, trainer.log_dir
     if level is None:  # the score at the end of the budget, which may be within an epoch
         trainer.validate(trainer.lightning_module, datamodule=trainer.datamodule, verbose=False)
-        value = 100 * float(trainer.callback_metrics[monitor])
+        value = float(trainer.callback_metrics[monitor])
     else:
         value = next(callback.updates for callback in trainer.callbacks if isinstance(callback, Reached))
     if trainer.is_global_zero:

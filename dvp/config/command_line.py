@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import logging
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,11 +18,21 @@ from dvp.config.rules import TEXTS, check_value
 from dvp.config.saved import is_saved, read_saved
 from dvp.errors import Stopped, UserError
 
+# What Sacred says of settings that may be of several types, beside a sentence, and of runs that are not written down
+NOISE = ("Changed type of config entry", "Failed after", "No observers have been added")
 LAST = "shapes"  # the named config that makes any experiment small, and so goes last
 
 
 class CommandLine(Experiment):
-    """Sacred's command line behind a check of every word."""
+    """Sacred's command line behind a check of every word; it says nothing that its user cannot act on."""
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        self.logger = logging.getLogger("sacred.commands")
+        self.logger.setLevel(logging.WARNING)
+        self.logger.propagate = False
+        self.logger.handlers = [handler := logging.StreamHandler()]
+        handler.addFilter(lambda record: not str(record.msg).startswith(NOISE))
 
     words: Sequence[str] | None = None  # what was typed, with the program
 

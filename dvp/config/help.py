@@ -67,7 +67,10 @@ def _command(ex: Experiment, name: str) -> str:
 
 
 def _experiment(name: str, config: Any, settings: dict[str, Any]) -> str:
-    changed = [f"  {key} = {value!r}  (not {settings[key]!r})" for key, value in config().items()]
+    changed = [
+        f"  {key} = {value!r}" + (f"  (not {settings[key]!r})" if value != settings[key] else "  (as by default)")
+        for key, value in config().items()
+    ]
     return "\n".join((f"python run.py with {name}\n{config.__doc__} It sets", *changed))
 
 

@@ -20,6 +20,7 @@ class Rule(NamedTuple):
 MANY = 2**31 - 1  # more rows, updates or tokens than any run has
 
 MINUTES = r"(?!0+(\.0*)?\b)\d{1,6}(\.\d{1,6})? minutes?"
+LOGGERS = ("wandb", "mlflow", "trackio")  # those of runs/loggers.py, which loads torch
 SEARCH_RULES = ("published", "mean")  # those of search/, which loads torch
 # Of Lightning's, those that one program per device can be trained with.
 STRATEGIES = (
@@ -115,6 +116,7 @@ RULES: dict[str, Rule] = {
     # [CLS] and [SEP], or <s> and </s>, would fill a text of two
     "max_text_len": _whole(3, MANY, "a number of tokens, at least 3: one beside those that begin and end a text"),
     "prompt_format": _one_of(*FORMATS),
+    "logger": _one_of(None, *LOGGERS),
     "answer_by": _one_of("generate", "likelihood"),
     "save_every": Rule(
         lambda value: _COUNT.holds(value) or isinstance(value, str) and bool(re.fullmatch(MINUTES, value)),

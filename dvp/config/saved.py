@@ -30,8 +30,10 @@ def read_saved(path: str) -> dict[str, Any]:
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} is no {Path(path).suffix[1:].upper()} ({reason}): save the settings again.") from error
-    if not isinstance(saved, dict):
+    if not isinstance(saved, dict) or not saved:
         raise UserError(f"{path} holds no settings: write a list of names with their values.")
+    if {"job", "config"} <= saved.keys():
+        raise UserError(f"{path} says whose a run's folder is: give sacred/<n>/config.json, its settings alone.")
     for key, value in saved.items():
         if key not in RULES:
             raise UserError(f"{path} has {key!r}, which is no setting: take it out (`python run.py help` lists them).")

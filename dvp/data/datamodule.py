@@ -11,7 +11,6 @@ import pyarrow as pa
 import pytorch_lightning as pl
 import torch
 from PIL import Image
-from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
@@ -120,9 +119,8 @@ class QuestionData(pl.LightningDataModule):
         what = f"{' and '.join(splits)} {rows.kind}"
         if what not in self.truncated and self._rank == 0 and self.reader.max_length is not None:
             self.truncated[what] = self.reader.count_cut(rows)
-            rank_zero_info(
-                f"{self.truncated[what]} of {len(rows)} {what} are over {self.reader.max_length} tokens and cut."
-            )
+            if cut := self.truncated[what]:
+                print(f"{cut} of {len(rows)} {what} are over {self.reader.max_length} tokens and cut.")
         return rows
 
     def splits(self, stage: str) -> tuple[str, ...]:

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
+from dvp.counting import counted
 from dvp.data.arrow import Table, picture_bytes, place_of, read_picture
 from dvp.data.token_cache import TokenCache
 from dvp.errors import UserError
@@ -32,7 +32,7 @@ def picture_hashes(table: Table, notes: Path) -> list[str]:
     note = _note(table.path, notes)
     if (noted := _read_note(note, len(table))) is not None:
         return noted
-    rows = tqdm(range(len(table)), f"{table.path.name}: pictures")
+    rows = counted(range(len(table)), f"{table.path.name}: pictures")
     hashes = [image_hash(picture_bytes(table, row)) for row in rows]
     require_converted(table, hashes)
     write_json(note, hashes)
@@ -96,7 +96,7 @@ def encode_pictures(
     options = {"num_workers": num_workers, "generator": torch.Generator()}
     loader = DataLoader(_Pictures(list(places.values()), transform), batch_size, **options)
     batches = (hashes[start : start + batch_size] for start in range(0, len(hashes), batch_size))
-    pixels = tqdm(loader, "image tokens", disable=not (progress and hashes))
+    pixels = counted(loader, "image tokens") if progress and hashes else loader
     for batch, pixel_values in zip(batches, pixels, strict=True):
         cache.add(batch, encode(pixel_values))
     cache.flush()

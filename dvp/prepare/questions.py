@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-from tqdm import tqdm
 
+from dvp.counting import counted
 from dvp.prepare.raw import read_image
 from dvp.prepare.tables import Account, Tables, present_images
 
@@ -65,7 +65,7 @@ def write_questions(
     account.imageless = account.questions - sum(len(images[image_id]) for image_id in present)
 
     def rows() -> Iterator[dict[str, Any]]:
-        for image_id in tqdm(present, desc=name, unit="image"):
+        for image_id in counted(present, f"{name}: pictures"):
             kept = [question for question in images[image_id] if question.targets or not train]
             account.unlabelled += len(images[image_id]) - len(kept)
             if not kept:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from tqdm import tqdm
 
+from dvp.counting import counted
 from dvp.errors import UserError
 from dvp.prepare.raw import field, file_name, inside, read_image, read_object, storable
 from dvp.prepare.tables import Account, Options, Tables, present_images
@@ -60,7 +60,7 @@ def _write(tables: Tables, split: str, problems: dict[str, dict], raw: Path, all
     account.images, account.imageless, account.kept = len(present), len(lost), len(problems) - len(lost)
 
     def rows() -> Iterator[dict[str, Any]]:
-        for pid, problem in tqdm(problems.items(), desc=account.table, unit="problem"):
+        for pid, problem in counted(problems.items(), f"{account.table}: problems"):
             if pid not in lost:
                 data = read_image(path_of(pid), account.seen) if problem["image"] else b""
                 yield problem | {"question_id": pid, "image": data}

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 from tqdm import tqdm
 
+from dvp.counting import counted
 from dvp.errors import UserError
 from dvp.images import traits
 from dvp.prepare.raw import storable
@@ -56,7 +57,7 @@ def _read(path: Path, file: BinaryIO) -> dict[int, _Image]:
     """The hypotheses by image, whose rows may lie apart; the images themselves stay in the file."""
     images: dict[int, _Image] = {}
     offset = 0
-    with tqdm(total=path.stat().st_size, desc=path.name, unit="B", unit_scale=True) as progress:
+    with tqdm(total=path.stat().st_size, desc=path.name, unit="B", unit_scale=True, disable=None) as progress:
         for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), b""), start=1):
             offset += len(line)
             progress.update(len(line))
@@ -76,7 +77,7 @@ def _read(path: Path, file: BinaryIO) -> dict[int, _Image]:
 
 
 def _rows(path: Path, file: BinaryIO, images: dict[int, _Image], account: Account) -> Iterator[dict[str, Any]]:
-    for image_id, image in tqdm(sorted(images.items()), desc=account.table, unit="image"):
+    for image_id, image in counted(sorted(images.items()), f"{account.table}: pictures"):
         file.seek(image.offset)
         encoded = _columns(path, image.line, file.readline(LONGEST_LINE))[COLUMNS.index("image")]
         try:

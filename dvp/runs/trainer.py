@@ -1,11 +1,12 @@
 """Lightning's trainer: loggers, callbacks and checkpoints of a run."""
 
+import logging
 import warnings
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import LearningRateMonitor, TQDMProgressBar
+from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from dvp.checkpoints import TrainedOnly, read_progress
@@ -14,15 +15,24 @@ from dvp.kinds import KINDS
 from dvp.runs.devices import precision_of, strategy_of
 from dvp.runs.finite import Finite
 from dvp.runs.folder import run_folder
+from dvp.runs.loggers import tracker
+from dvp.runs.progress import Estimate, ValidatesAtEnd, progress_bar
 from dvp.runs.resume import GoingOn, check_resume
 from dvp.runs.saving import Best, Saving
 from dvp.runs.table import Table
 from dvp.tasks import TASKS
 
+# Lightning's notes on devices, seeds, tips and ends; those on the requeuing of a SLURM job stay.
+for _name in ("pytorch_lightning", "lightning_fabric"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
+logging.getLogger("pytorch_lightning.trainer.connectors.signal_connector").setLevel(logging.INFO)
 # What Lightning warns of is meant (two loggers share the run's folder, CLIP is frozen in eval mode) or its own affair.
 warnings.filterwarnings("ignore", "Experiment logs directory .* exists and is not empty")
 warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode")
 warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")
+warnings.filterwarnings("ignore", "The number of training batches .* is smaller than the logging interval")
+warnings.filterwarnings("ignore", ".* could not find the monitored key in the returned metrics")
+warnings.filterwarnings("ignore", "The dirpath has changed from")  # a run that is gone on with has a folder of its own
 # Ours are gone on with by the epoch and pass that Lightning keeps anyway.
 warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
 
@@ -49,8 +59,10 @@ def build_trainer(config: dict[str, Any], monitor: str) -> pl.Trainer:
         Finite(),
         GoingOn(None if by_itself else goes_on),
         table,
+        ValidatesAtEnd(),
         Saving(config["save_every"], table, Path(goes_on) if goes_on and by_itself else None),
-        TQDMProgressBar(refresh_rate=10),  # it shows the loss, and so waits for the device: not in every step
+        Estimate(),
+        progress_bar(),
     ]
     if config["image_tokens"] == "cache" or config["image_tokens"] == "auto" and not config["fast_dev_run"]:
         callbacks.append(cached_tokens(config))
@@ -66,11 +78,12 @@ def build_trainer(config: dict[str, Any], monitor: str) -> pl.Trainer:
         accumulate_grad_batches=config["accumulate"],
         val_check_interval=config["val_check_interval"],
         fast_dev_run=config["fast_dev_run"],
-        logger=[TensorBoardLogger(**place, **purge), CSVLogger(**place)],
+        logger=[TensorBoardLogger(**place, **purge), CSVLogger(**place), *tracker(config, folder)],
         callbacks=callbacks,
         plugins=[TrainedOnly()],
         use_distributed_sampler=False,  # the data module deals the rows itself, so that none is evaluated twice
         num_sanity_val_steps=0,
+        enable_model_summary=False,  # what is trained is said in words
         log_every_n_steps=10,
     )
 

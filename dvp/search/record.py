@@ -111,8 +111,7 @@ def latest_search(
         return found
     there = f" ({'; '.join(passed_over[:3])})" if passed_over else ""
     raise UserError(
-        f"{asked} found no finished search that tells K of {config['tokenizer']} on {config['datasets']} in "
-        f"{log_dir}{there}: run `python run.py with {experiment} ...` first, longer than one that was undecided, "
+        f"{asked} found no search in {log_dir} that tells K{there}: run `python run.py with {experiment} ...` first, "
         "or give a layer."
     )
 

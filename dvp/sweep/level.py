@@ -11,6 +11,6 @@ class Reached(pl.Callback):
         self.updates: int | None = None
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.updates is None and 100 * float(trainer.callback_metrics[self.monitor]) >= self.level:
+        if self.updates is None and float(trainer.callback_metrics[self.monitor]) >= self.level:
             self.updates = trainer.global_step
             trainer.should_stop = True

@@ -14,7 +14,7 @@ VERSION = 1
 # Of a cell
 FIELDS = {"version": int, "layer": int, "seed": int, "value": int | float | None, "seconds": int | float}
 # Settings by which no two sweeps differ.
-APART = ("layers", "seeds", "seed", "insert_layer", "log_dir", "num_workers", "test_split")
+APART = ("layers", "seeds", "seed", "insert_layer", "log_dir", "logger", "num_workers", "test_split")
 
 
 def sweep_folder(config: dict[str, Any], tables: dict[str, int]) -> Path:

@@ -105,6 +105,13 @@ def test_help_tells_what_a_name_means(name: str, told: list[str], command, capsy
     assert [part for part in told if part not in printed] == []
 
 
+def test_help_tells_differences_where_there_are_some(command, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        command("help", "dvp_search_bert_vqa")
+    printed = capsys.readouterr().out
+    assert "datasets = ['vqa']  (as by default)" in printed and "search_stage = True  (not False)" in printed
+
+
 def test_help_lists_everything_and_has_an_answer_for_each(command, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit):
         command("help")
@@ -155,6 +162,8 @@ def test_what_save_config_writes_can_be_given_again(command, capsys, tmp_path, m
         ("a.yaml", 'seed: !!python/object/apply:os.mkdir ["made"]', "no YAML"),
         ("a.json", "{", "no JSON"),
         ("a.json", "[1]", "holds no settings"),
+        ("a.yaml", "{}", "holds no settings"),  # as the hparams.yaml of a run
+        ("claim.json", '{"format": 1, "job": null, "config": {}}', "give sacred/<n>/config.json"),
         ("a.json", "[" * 100_000, "no JSON"),
         ("a.json", '{"learning_rate": NaN}', "learning_rate=nan in"),
         ("a.yaml", "learning_rate: 1e-3", "write 0.001"),
@@ -232,6 +241,15 @@ EARLY = {
     "no table": ({"data_root": "empty"}, "vqav2_train.arrow is missing"),
     "no layer": ({"insert_layer": 9}, "has layers 0 to 3"),
     "no GPU": ({"num_gpus": 64, "batch_size": 4096}, "this machine has"),
+    "no GPU, and nothing of what fits on one": ({"num_gpus": 64, "per_gpu_batchsize": 0}, "this machine has"),
+    "no tracker": ({"logger": "trackio"}, "pip install trackio"),
+    "a folder of runs": ({"load_path": "runs"}, "load_path=runs/a_seed0/version_0/checkpoints/last.ckpt"),
+    "a run": ({"resume_from": "runs/a_seed0/version_0"}, "resume_from=runs/a_seed0/version_0/checkpoints/last.ckpt"),
+    "a part of a checkpoint": (
+        {"load_path": "runs/a_seed0/version_0/checkpoints/last.ckpt/weights.safetensors"},
+        "give its folder, load_path=runs/a_seed0/version_0/checkpoints/last.ckpt",
+    ),
+    "a folder of runs to test": ({"load_path": "runs", "test_only": True}, "is a folder of 1 checkpoint(s)"),
     "no tokenizer": ({"tokenizer": "./nowhere"}, "tokenizer=./nowhere"),
     "no encoder": ({"clip_model": "./nowhere"}, "clip_model=./nowhere"),
     "another size": ({"image_size": 32}, "takes 60 pixels"),
@@ -250,6 +268,9 @@ def test_what_is_not_there_is_missed_before_torch_is_imported(fault: str, tmp_pa
     for split in TASKS["vqa"].train:
         (tmp_path / "data" / f"vqav2_{split}.arrow").touch()
     (tmp_path / "a file").touch()
+    (checkpoint := tmp_path / "runs" / "a_seed0" / "version_0" / "checkpoints" / "last.ckpt").mkdir(parents=True)
+    (checkpoint / "description.json").touch()
+    (checkpoint / "weights.safetensors").touch()
     before = sorted(tmp_path.rglob("*"))
     settings, hint = EARLY[fault]
     settings = {"data_root": "data"} | settings
@@ -295,7 +316,7 @@ def test_a_run_that_fails_later_keeps_its_record(command, tiny, monkeypatch: pyt
 def test_a_strategy_whose_package_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install deepspeed"):
-        early._check_devices(0, "deepspeed_stage_2")
+        early.check_devices(0, "deepspeed_stage_2")
 
 
 @pytest.mark.parametrize("visible, count", [("", 0), ("-1", 0), (None, None)])

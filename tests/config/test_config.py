@@ -168,7 +168,7 @@ TAKEN: dict[str, list[Any]] = {
     **dict.fromkeys(
         ("language_model", "test_split", "image_tokens_on", "prompt_format", "answer_by", "optim_type", "kab"), []
     ),
-    "quantize": [None],
+    **dict.fromkeys(("quantize", "logger"), [None]),
     "start_from": [None],
     "save_every": [n for n in WHOLE if n],
     "layers": [*WHOLE, "all"],

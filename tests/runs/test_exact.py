@@ -155,7 +155,7 @@ def _fit_and_save(config: dict[str, Any], place: Path, before: dict[int, str]) -
     torch.save(state | {"trace": module.bandit.trace}, f"{config['log_dir']}_{module.global_rank}.pt")
 
 
-def test_two_processes_drop_what_they_would_have_dropped(configure, tmp_path: Path, caplog) -> None:
+def test_two_processes_drop_what_they_would_have_dropped(configure, tmp_path: Path, capsys) -> None:
     options = EPOCHS | {"max_epoch": 2, "batch_size": 4, "per_gpu_batchsize": 2}
     config = configure("dvp_search_bert_vqa", **options, cpu_processes=2) | {"log_dir": str(tmp_path / "whole")}
     in_two_processes(_fit_and_save, config, tmp_path, {0: "end", 3: "within"})
@@ -170,4 +170,4 @@ def test_two_processes_drop_what_they_would_have_dropped(configure, tmp_path: Pa
 
     alone = configure("dvp_search_bert_vqa", **options | {"resume_from": str(tmp_path / "end.ckpt")})
     fit(alone)
-    assert "Dropout begins anew: the checkpoint is of 2 process(es), this run of 1." in caplog.messages
+    assert "Dropout begins anew: the checkpoint is of 2 process(es), this run of 1." in capsys.readouterr().out

@@ -82,7 +82,7 @@ def test_a_search_that_trained_the_same_parts_goes_first(tmp_path: Path, capsys)
 def test_weights_for_adapters_come_from_a_search_with_adapters(tmp_path: Path, capsys) -> None:
     adapters, whole = CONFIG | {"use_adapter": True}, note_search(tmp_path / "whole", 2, age=1)
     assert latest_search(tmp_path, adapters, TABLES, SEARCH).insert_layer == 2  # K alone
-    with pytest.raises(UserError, match="start_from=search found no finished search.*search with use_adapter=True"):
+    with pytest.raises(UserError, match="start_from=search found no search.*search with use_adapter=True"):
         latest_search(tmp_path, adapters, TABLES, SEARCH, starts=True)
     assert latest_search(tmp_path, CONFIG, TABLES, SEARCH, starts=True).path == whole
     note_search(tmp_path / "adapters", 3, age=5, use_adapter=True)

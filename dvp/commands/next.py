@@ -1,0 +1,58 @@
+"""What can be done with a finished run: the commands to type, made of the words that were typed."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dvp.commands.early import missing_tables
+from dvp.config import NAMED
+from dvp.tasks import TASKS
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+STARTS = ("load_path", "resume_from", "start_from", "insert_layer")
+# Of a stage's own; what else was typed holds for the next stage, too.
+OWN = (*STARTS, "exp_name", "kab", "search_sample", "search_warmup_steps", "learning_rate", "lr_mult", "weight_decay",
+       "decay_power", "end_lr", "warmup_steps", "max_epoch", "max_steps", "val_check_interval")  # fmt: skip
+LONGER = 2  # times, after a search that found nothing
+
+
+def what_next(config: dict[str, Any], trainer: "pl.Trainer", named: Sequence[str], typed: dict[str, Any]) -> str:
+    """The commands that follow a training or search with this checked config, of named configs and typed settings."""
+    folder = Path(trainer.default_root_dir)
+    checkpoint = trainer.checkpoint_callback.best_model_path or str(folder / "checkpoints" / "last.ckpt")
+    if not trainer.lightning_module.bandit:
+        lines = _after_training(config, checkpoint, named, typed)
+    else:
+        lines = [_after_search(config, trainer, folder / "checkpoints" / "last.ckpt", named, typed)]
+    return "\n".join(["Next:", *(f"  {line}" for line in lines)])
+
+
+def _after_training(config: dict[str, Any], checkpoint: str, named: Sequence[str], typed: dict[str, Any]) -> list[str]:
+    asks = ["image=<picture>", 'question="<question>"']
+    asks += ['choices="<one>|<other>"'] if TASKS[config["datasets"]].kind == "written" else []
+    ask = f"python run.py predict with load_path={shlex.quote(checkpoint)} {' '.join(asks)}"
+    if missing_tables(config | {"test_only": True}):
+        return [ask]
+    kept = {key: value for key, value in typed.items() if key not in OWN}
+    return [command(named, kept | {"test_only": True, "load_path": checkpoint}), ask]
+
+
+def _after_search(
+    config: dict[str, Any], trainer: "pl.Trainer", last: Path, named: Sequence[str], typed: dict[str, Any]
+) -> str:
+    if not trainer.lightning_module.bandit.verdict().found:
+        key = "max_epoch" if config["max_steps"] is None else "max_steps"
+        kept = {name: value for name, value in typed.items() if name not in STARTS}
+        return command(named, kept | {"resume_from": str(last), key: LONGER * config[key]})
+    kept = {key: value for key, value in typed.items() if key not in OWN}
+    words = [word.replace("dvp_search_", "dvp_adaption_") if word in NAMED else word for word in named]
+    return command(words, kept | {"start_from": "search"})
+
+
+def command(named: Sequence[str], settings: dict[str, Any]) -> str:
+    """The command line of a run with these named configs and settings."""
+    words = [f"{key}={value}" for key, value in settings.items()]
+    return f"python run.py with {shlex.join([*named, *words])}"

@@ -1,0 +1,24 @@
+"""How far a loop over many things is: a bar on a terminal, a line a minute elsewhere."""
+
+import sys
+import time
+from collections.abc import Collection, Iterator
+from typing import TypeVar
+
+from tqdm import tqdm
+
+Thing = TypeVar("Thing")
+SILENT = 60  # seconds without a line
+
+
+def counted(things: Collection[Thing], what: str) -> Iterator[Thing]:
+    """The things, one by one; how many are through is said as `what`."""
+    if sys.stderr.isatty():
+        yield from tqdm(things, what)
+        return
+    total, said = len(things), time.monotonic()
+    for number, thing in enumerate(things):
+        if time.monotonic() - said >= SILENT:
+            said = time.monotonic()
+            print(f"{what}: {number} of {total}", file=sys.stderr, flush=True)
+        yield thing

@@ -1,0 +1,66 @@
+"""What a run says of itself: at its start what it reads, trains and writes, at its end what came out and where."""
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from dvp.data import QuestionData
+from dvp.runs.progress import clock
+
+WIDTH = 9  # of the names in front
+CALLED = {"vision": "image encoder", "backbone": "language model"}  # parts of the model, where users say it otherwise
+
+
+def start_lines(config: dict[str, Any], data: QuestionData, module: pl.LightningModule, trainer: pl.Trainer) -> str:
+    """What a training with this checked config is about to do."""
+    task, model = data.task, module.model
+    what = f"search K ({config['kab']}) over" if module.bandit else f"train at K = {module.insert_layer} of"
+    rows = len(data.questions(task.train, "train"))
+    picking = len(data.questions(module.pick, "search" if module.bandit else "validate"))
+    parts = {CALLED.get(name, name): _counts(part) for name, part in model.named_children()}
+    trained = [
+        f"{name} {some:,}" + (f" of {all_:,}" if some < all_ else "") for name, (some, all_) in parts.items() if some
+    ]
+    frozen = [f"{name} {all_:,}" for name, (some, all_) in parts.items() if not some and all_]
+    devices = f"{config['devices']} x {'GPU' if config['num_gpus'] else 'CPU'}"
+    lines = {
+        "reads": f"{rows:,} questions of {_listed(task.train)} in {data.data_root}",
+        "scores": f"{picking:,} questions of {_listed(module.pick)}: {module.monitor} picks the checkpoint",
+        "trains": f"{', '.join(trained)} parameters",
+        "frozen": f"{', '.join(frozen)} parameters",
+        "takes": f"{config['batch_size']} rows per update, on {devices}, {trainer.precision}",
+        "writes": trainer.default_root_dir,
+    }
+    title = f"{config['exp_name']}: {what} {model.num_layers} layers of {config['tokenizer']}"
+    return "\n".join([title, *(f"  {name:{WIDTH}}{line}" for name, line in lines.items() if line != " parameters")])
+
+
+def end_lines(config: dict[str, Any], trainer: pl.Trainer, seconds: float) -> str:
+    """The scores of a test, or the best of a training, in percent, and its files."""
+    module, took = trainer.lightning_module, f"took {clock(seconds)}"
+    if config["test_only"]:
+        scores = [f"{name} {value:.2f} %" for name, value in trainer.callback_metrics.items() if name != "as_published"]
+        return "\n".join([*scores, f"The test at K = {module.best_layer} {took}."])
+    folder, best = Path(trainer.default_root_dir), trainer.checkpoint_callback
+    if config["fast_dev_run"]:
+        return "One batch of everything went through; nothing is kept."
+    if module.bandit:
+        found = []
+    elif best.best_model_score is not None:
+        found = [f"Best {best.monitor}: {best.best_model_score:.2f} % at K = {module.best_layer}"]
+    else:
+        found = ["The run ended before its first validation."]
+    names = [f"checkpoints/{Path(best.best_model_path).name}", "checkpoints/last.ckpt", "metrics.csv"]
+    kept = [name for name in names if (folder / name).is_file() or (folder / name / "description.json").is_file()]
+    return "\n".join([*found, f"It {took}. In {folder}: {', '.join(kept)}, events of TensorBoard"])
+
+
+def _counts(part: Any) -> tuple[int, int]:
+    """Trained and all parameters."""
+    counts = [(parameter.numel(), parameter.requires_grad) for parameter in part.parameters()]
+    return sum(count for count, trained in counts if trained), sum(count for count, _ in counts)
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return " and ".join(names)
