@@ -84,11 +84,8 @@ SHAPES_SEARCH = {
 }  # fmt: skip
 SHAPES_VQA_SEARCH = {"learning_rate": 1e-3}  # at 2e-3 its arms stay blind for 600 updates more
 SHAPES_ADAPTERS = {"learning_rate": 4e-3}
-SHAPES_SCIENCE_QA = {
-    "learning_rate": 8e-3,
-    "warmup_steps": 0.1,
-    "max_epoch": 3,
-}  # at twice the rate some seeds stay blind
+# At twice the rate some seeds stay blind.
+SHAPES_SCIENCE_QA = {"learning_rate": 8e-3, "warmup_steps": 0.1, "max_epoch": 3}
 SHAPES_SCIENCE_QA_SEARCH = {"learning_rate": 3.2e-2, "max_epoch": 4}
 
 

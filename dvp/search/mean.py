@@ -13,9 +13,7 @@ from dvp.search.rule import Rule, Verdict
 CHECK_EVERY = 30  # updates
 LEAST_BATCHES = 20  # in the last half; fewer say nothing
 DECIDED, AS_GOOD = 4.0, 3.0  # z of an arm that ends the search; z below which an arm may be as good as the leader
-LEAST_LEAD = (
-    3.0  # of 100 points: blind arms lead each other by less, for as long as they learn the answers at their own pace
-)
+LEAST_LEAD = 3.0  # of 100 points: blind arms, each learning the answers at its own pace, are less far apart
 LEAST_ERROR = 1e-3  # of scores from 0 to 100: no lead is surer than rounding
 
 
@@ -80,10 +78,8 @@ class MeanScores(Rule):
             few = f"undecided: {len(self.trace)} scored batches are too few to tell the arms apart; search longer"
             return Verdict(False, False, few)
         if now.apart < AS_GOOD:  # blind arms all answer alike; so do arms that are equally good, and nothing is lost
-            alike = (
-                f"undecided: the arms still answer like a blind model, none {LEAST_LEAD:g} points behind beyond noise"
-            )
-            return Verdict(False, False, f"{alike}; search longer")
+            alike = f"the arms still answer like a blind model, none {LEAST_LEAD:g} points behind beyond noise"
+            return Verdict(False, False, f"undecided: {alike}; search longer")
         equals = [arm for arm, z in enumerate(now.z) if z < AS_GOOD and arm != now.leader]
         others = [arm for arm, z in enumerate(now.z) if z >= AS_GOOD]
         decided = now.apart >= DECIDED
