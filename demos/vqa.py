@@ -60,7 +60,7 @@ def train(log_dir: Path, experiment: str, name: str, settings: str) -> Trained:
     seconds = command(f"{words} {settings}")
     (best,) = log_dir.glob(f"{name}_seed*/version_0/checkpoints/epoch*.ckpt")
     checkpoint = best.rename(best.with_name(f"{name}.ckpt"))
-    blind = "image_tokens=zero" if "image_tokens=zero" in settings else ""  # which ScienceQA's experiments set otherwise
+    blind = "image_tokens=zero" if "image_tokens=zero" in settings else ""  # ScienceQA sets another
     command(f"{words} {blind} test_only=True load_path={checkpoint}")
     (answers,) = log_dir.glob(f"*_{name}.json")
     with safe_open(checkpoint / "weights.safetensors", "pt") as weights:
