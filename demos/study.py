@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 from demos.vqa import command
 from dvp.config import check, ex
 from dvp.search.mean import standings
-from dvp.sweep import search_flops, sweep_flops
+from dvp.sweep import search_flops, sweep_flops, table_of
 
 RESULT = Path("result/study")
 LAYERS = range(4)
-SHORT, LONG = 600, 1500  # updates of 64 rows
+ROWS = 64  # of an update of a training
+SHORT, LONG = 600, 1500  # updates of a training
 EARLY = 450  # updates of a search
 RULES = {"mean": "", "published": f"max_steps={EARLY} search_warmup_steps={EARLY // 2}"}
 WARM_SEEDS = range(201, 206)
@@ -54,15 +55,19 @@ BEDS = {
 }
 
 
-def sweep(bed: Bed, updates: int, layers: Iterable[int], seeds: Iterable[int], started: str = "") -> dict[str, Any]:
-    """sweep.json of trainings at these layers, which are done now where they are not yet.
+def sweep(
+    bed: Bed, updates: int, layers: Sequence[int], seeds: Sequence[int], kind: str = "fresh", settings: str = ""
+) -> dict[str, Any]:
+    """The cells and the table of trainings at these layers, which are done now where they are not yet.
 
-    started: settings of trainings that go on from a search, else they start anew.
+    kind: what the `settings` beside the bed's make of them, in a word.
     """
-    place = RESULT / "_".join([bed.experiment, bed.settings, str(updates), "warm" if started else "fresh"])
-    words = f"dvp_adaption_{bed.experiment} shapes {bed.settings} max_steps={updates} log_dir={place} {started}"
+    place = RESULT / "_".join([bed.experiment, bed.settings, str(updates), kind])
+    words = f"dvp_adaption_{bed.experiment} shapes {bed.settings} max_steps={updates} log_dir={place} {settings}"
     command(f"sweep with {words} layers={_listed(layers)} seeds={_listed(seeds)}")
-    return json.loads(max(place.rglob("sweep.json"), key=_written).read_text(encoding="utf-8"))
+    done = json.loads(max(place.rglob("sweep.json"), key=_written).read_text(encoding="utf-8"))
+    cells = [cell for cell in done["cells"] if cell["layer"] in layers and cell["seed"] in seeds]  # others may be there
+    return done | {"cells": cells, "table": table_of(cells)}
 
 
 def search(bed: Bed, rule: str, seed: int) -> tuple[Path, dict[str, Any]]:
@@ -82,7 +87,7 @@ def after(record: dict[str, Any], updates: int) -> dict[str, Any]:
 
 def layers_matter() -> tuple[list[str], Truth]:
     """The scores at every layer, as the lines of a table and by bed, updates and layer."""
-    lines = _head("bed", "updates of 64 rows", *(f"K = {layer}" for layer in LAYERS), "seeds")
+    lines = _head("bed", f"updates of {ROWS} rows", *(f"K = {layer}" for layer in LAYERS), "seeds")
     truth: Truth = {}
     for name, bed in BEDS.items():
         for updates, seeds in bed.sweeps.items():
@@ -112,21 +117,26 @@ def layers_are_found(truth: Truth) -> list[str]:
 
 
 def warm_starts_are_worth_it() -> list[str]:
-    """Trainings at the K of a search, from its weights and anew, and how long anew takes to come as far."""
-    bed, lines = BEDS[GQA], _head("seed", "K", "anew", "from the search's weights", "rows of both", "rows anew")
-    fresh, warm = [], []
-    for seed in WARM_SEEDS:
-        path, record = search(bed, "mean", seed)
-        layer, started = record["insert_layer"], f"load_path={path.parent / 'checkpoints' / 'last.ckpt'}"
-        fresh.append(_score(sweep(bed, SHORT, [layer], [seed]), layer, seed))
-        warm.append(_score(sweep(bed, SHORT, [layer], [seed], started), layer, seed))
-        level = f"metric=speed level={warm[-1]:.2f} val_check_interval=0.1"
-        reached = _score(sweep(bed, 2 * LONG, [layer], [seed], level), layer, seed)
-        half = record["config"]["batch_size"]
-        rows = record["updates"] * half + len(record["trace"]) * half // 2 + SHORT * 2 * half
-        alone = "never" if reached is None else f"{reached * 2 * half:,}"
-        lines.append(_row(seed, layer, f"{fresh[-1]:.1f}", f"{warm[-1]:.1f}", f"{rows:,}", alone))
-    return [*lines, _row("mean", "", f"{statistics.mean(fresh):.1f}", f"{statistics.mean(warm):.1f}", "", "")]
+    """Trainings from the weights of a search at its K, beside as many updates anew, and beside as many rows anew."""
+    bed = BEDS[GQA]
+    lines = _head(
+        "updates", "seed", "K", "from the search", "anew", "anew, with the search's rows, too", "updates of that"
+    )
+    for updates in (SHORT // 2, SHORT):
+        scores: list[tuple[float, ...]] = []
+        for seed in WARM_SEEDS:
+            path, record = search(bed, "mean", seed)
+            layer, batch = record["insert_layer"], record["config"]["batch_size"]
+            started = f"load_path={path.parent / 'checkpoints' / 'last.ckpt'}"
+            rows = record["updates"] * batch + len(record["trace"]) * batch // 2  # trained, and scored
+            equal = updates + round(rows / ROWS)
+            done = sweep(bed, updates, [layer], [seed], "warm", started), sweep(bed, updates, [layer], [seed])
+            done += (sweep(bed, equal, [layer], [seed]),)
+            scores.append(tuple(_score(one, layer, seed) for one in done))
+            lines.append(_row(updates, seed, layer, *(f"{score:.1f}" for score in scores[-1]), equal))
+        means = (f"{statistics.mean(column):.1f}" for column in zip(*scores, strict=True))
+        lines.append(_row(updates, "mean", "", *means, ""))
+    return lines
 
 
 def main() -> None:
@@ -147,7 +157,7 @@ def _regret(scores: dict[int, float] | None, layer: int) -> str:
     return f"{max(scores.values()) - scores[layer]:.1f}" if scores else "-"
 
 
-def _score(done: dict[str, Any], layer: int, seed: int) -> float | None:
+def _score(done: dict[str, Any], layer: int, seed: int) -> float:
     return next(cell["value"] for cell in done["cells"] if (cell["layer"], cell["seed"]) == (layer, seed))
 
 
