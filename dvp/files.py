@@ -180,8 +180,9 @@ def _digest_of(files: dict[str, str]) -> str:
 
 
 FORMAT = 1  # of description.json
-# What every one says; of before format 1 it may have no config.
-DESCRIBED = {"task": str, "language_model": str, "search_stage": bool, "frozen": str, "answers": list | None}
+# What every one says; of before format 1 it may have no config, and ScienceQA's no answers.
+DESCRIBED = {"task": str, "language_model": str, "search_stage": bool, "frozen": str}
+DESCRIBED_LATER = {"answers": list | None, "config": dict | None}
 
 
 def read_description(path: str) -> dict[str, Any]:
@@ -196,7 +197,7 @@ def read_description(path: str) -> dict[str, Any]:
     check_checksums(folder, "description.json")
     description = read_json(folder / "description.json", remedy=ANOTHER)
     require_fields(folder / "description.json", description, DESCRIBED, ANOTHER)
-    require_fields(folder / "description.json", {"config": None} | description, {"config": dict | None}, ANOTHER)
+    require_fields(folder / "description.json", dict.fromkeys(DESCRIBED_LATER) | description, DESCRIBED_LATER, ANOTHER)
     format_ = description.get("format", 0)
     if type(format_) is not int or format_ > FORMAT:
         raise UserError(

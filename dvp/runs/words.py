@@ -40,7 +40,8 @@ def end_lines(config: dict[str, Any], trainer: pl.Trainer, seconds: float) -> st
     """The scores of a test, or the best of a training, in percent, and its files."""
     module, took = trainer.lightning_module, f"took {clock(seconds)}"
     if config["test_only"]:
-        scores = [f"{name} {value:.2f} %" for name, value in trainer.callback_metrics.items() if name != "as_published"]
+        known = trainer.callback_metrics.items()
+        scores = [f"{name} {value / 100:.4f} = {value:.2f} %" for name, value in known if name != "as_published"]
         return "\n".join([*scores, f"The test at K = {module.best_layer} {took}."])
     folder, best = Path(trainer.default_root_dir), trainer.checkpoint_callback
     if config["fast_dev_run"]:

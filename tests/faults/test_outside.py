@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dvp.checkpoints import read_checkpoint
-from dvp.commands import COMPILED
+from dvp.runs.compiled import PLACE
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENT = "dvp_search_bert_vqa"
@@ -27,7 +27,7 @@ def run(settings: dict[str, Any], place: Path, *before: str, limit: int | None =
     return subprocess.run(
         [*before, sys.executable, "-W", "ignore", ROOT / "run.py", "with", EXPERIMENT, *words],
         cwd=place,
-        env={name: value for name, value in os.environ.items() if name != COMPILED} | own,
+        env={name: value for name, value in os.environ.items() if name != PLACE} | own,
         capture_output=True,
         text=True,
         preexec_fn=limit and (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))),
