@@ -7,7 +7,7 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 from docs.messages import ROOT
-from docs.pages import ELSEWHERE, generated
+from docs.pages import ELSEWHERE, generated, page_of
 
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!https?:|mailto:|#)([^)#\s]*)(#[^)\s]*)?\)")
 IMAGE = re.compile(r"(!\[[^\]]*\]\()(?!https?:)([^)\s]+)\)")
@@ -29,10 +29,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
 
     def place(target: str) -> str:
         """Where a file of the repository is in the site, seen from this page; nothing if it is not there."""
-        path = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
-        found = ELSEWHERE.get(path) or ELSEWHERE.get(f"{path}/README.md") or path.removeprefix("docs/")
-        known = path in ELSEWHERE or f"{path}/README.md" in ELSEWHERE or path.startswith("docs/")
-        return posixpath.relpath(found, posixpath.dirname(here) or ".") if known else ""
+        page = page_of(posixpath.normpath(posixpath.join(posixpath.dirname(source), target)))
+        return posixpath.relpath(page, posixpath.dirname(here) or ".") if page else ""
 
     def link(found: re.Match[str]) -> str:
         text, target, anchor = found[1], found[2], found[3] or ""

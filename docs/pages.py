@@ -34,6 +34,20 @@ REFERENCE = {
     "clip": ("The image encoder", ("clip.model", "clip.transform")),
     "errors": ("Errors", ("dvp.errors",)),
 }  # fmt: skip
+# Sources that a page is made of: a link to one is a link to the page
+MADE_OF = {
+    "dvp/config/defaults.py": "settings.md",
+    "dvp/config/experiments.py": "experiments.md",
+    "dvp/commands/verbs.py": "commands.md",
+    "docs/messages.py": "messages.md",
+    **{
+        file: f"python/{name}.md"
+        for name, (_, modules) in REFERENCE.items()
+        for module in modules
+        for file in (module.replace(".", "/") + ending for ending in (".py", "/__init__.py", ""))
+        if (ROOT / file).exists()
+    },
+}
 SETTINGS = """\
 # Every setting
 
@@ -66,6 +80,14 @@ def generated() -> dict[str, str]:
         "messages.md": all_messages(),
         **{f"python/{name}.md": reference(name) for name in REFERENCE},
     }
+
+
+def page_of(path: str) -> str | None:
+    """The page of the site for a file or folder of the repository; None where it has none."""
+    for table in (ELSEWHERE, MADE_OF):
+        if found := table.get(path) or table.get(f"{path}/README.md"):
+            return found
+    return path.removeprefix("docs/") if path.startswith("docs/") else None
 
 
 def settings() -> str:

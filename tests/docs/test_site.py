@@ -37,6 +37,13 @@ def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
     assert not [file for file in site.rglob("*.css") if re.search(r"url\(.?https?:|@import", file.read_text())]
 
 
+def test_links_between_files_are_links_between_pages(site: Path) -> None:
+    page = (site / "method.html").read_text(encoding="utf-8")
+    assert 'href="python/model.html"' in page and 'href="index.html#as-published"' in page
+    task = (site / "tasks" / "vqa.html").read_text(encoding="utf-8")
+    assert 'href="../data.html#vqav2"' in task and 'href="../experiments.html"' in task
+
+
 def test_the_reference_has_signatures_shapes_and_source(site: Path) -> None:
     text = re.sub(r"<[^>]+>", "", (site / "python" / "model.html").read_text(encoding="utf-8"))
     assert "Logits (R, C) of the batch with the prompt put in before layer insert_layer." in text
