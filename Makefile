@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-sqa easy-vqa test test-browser soak check format configs clean
+.PHONY: help setup demo demo-sqa easy-vqa test test-browser soak docs check format configs clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,12 @@ test-browser: setup ## Try the page in Chromium, which is installed where you ar
 		|| { echo "Chromium is not here, and only root can install it: apt-get install chromium."; exit 1; }
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 tests/browser tests/page/test_layout.py
 
+docs: setup ## Build the site of the documents, site/index.html, and try it
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-docs.txt -c constraints.txt
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	$(BIN)/python -m pytest tests/docs
+	@echo "Open site/index.html."
+
 check: setup ## Lint
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
@@ -48,5 +54,5 @@ format: setup ## Format and fix what can be fixed
 configs: setup ## Print the named experiments
 	$(BIN)/python run.py print_named_configs
 
-clean: ## Remove the embedded data and the runs on it
-	rm -rf datasets/shapes datasets/easy_vqa result/shapes result/shapes_sqa result/easy_vqa
+clean: ## Remove the embedded data, the runs on it, and the site
+	rm -rf datasets/shapes datasets/easy_vqa result/shapes result/shapes_sqa result/easy_vqa site

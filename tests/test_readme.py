@@ -1,5 +1,7 @@
-"""The documents: every command that they show is one that the command line takes."""
+"""The documents: every command that they show is one that the command line takes, or a program that is there."""
 
+import ast
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -12,15 +14,17 @@ from dvp.config import check, check_command_line, ex
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
     path
-    for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("*/*.md")])
+    for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("docs/*/*.md")])
     if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
 ]
+FORM = re.compile(r"(^|\s)[<\[]|^\.\.\.")  # python run.py [command] with <experiment>: how one looks, not one
 
 
 def commands(path: Path) -> list[str]:
     """What follows `python run.py` in a document: up to the end of the line, of the code or of the table's cell."""
     text = path.read_text(encoding="utf-8").replace("\\\n", " ")
-    return [found.strip() for found in re.findall(r"python run\.py ([^`\n|#]+)", text)]
+    found = [line.strip() for line in re.findall(r"python run\.py ([^`\n|#]+)", text)]
+    return [line for line in found if not FORM.search(line)]
 
 
 COMMANDS = [(path.relative_to(ROOT).as_posix(), line) for path in DOCUMENTS for line in commands(path)]
@@ -38,7 +42,8 @@ PUBLISHED = [  # the published code's own commands
 
 
 def test_the_documents_show_commands() -> None:
-    assert {"README.md", "DATA.md", "Dynamic_Visual_Prompting_For_SQA/README.md"} <= {name for name, _ in COMMANDS}
+    shown = {"README.md", "DATA.md", "docs/start.md", "docs/tasks/vqa.md", "Dynamic_Visual_Prompting_For_SQA/README.md"}
+    assert shown <= {name for name, _ in COMMANDS}
 
 
 @pytest.mark.parametrize("name, line", [*COMMANDS, *(("published", line) for line in PUBLISHED)])
@@ -57,3 +62,70 @@ def test_a_shown_command_is_taken(name: str, line: str) -> None:
     config = ex.run("print_config", updates, named_configs=named, options=options).config
     if command in (None, "encode"):
         check(config)
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    """The blocks of code of a language in all documents, with the document."""
+    pattern = re.compile(rf"^```{language}\n(.*?)^```", re.MULTILINE | re.DOTALL)
+    return [
+        (path.relative_to(ROOT).as_posix(), code)
+        for path in DOCUMENTS
+        for code in pattern.findall(path.read_text(encoding="utf-8"))
+    ]
+
+
+SHELL = [
+    (name, line.strip())
+    for name, block in blocks("bash")
+    for whole in block.replace("\\\n", " ").splitlines()
+    for line in whole.partition("#")[0].split("&&")
+    if line.strip()
+]
+TARGETS = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("name, line", SHELL)
+def test_a_line_for_the_shell_is_of_a_program_that_is_there(name: str, line: str) -> None:
+    match shlex.split(line):
+        case ["python", "run.py", *_] | ["git", "clone", *_] | ["cd", "dvp"]:
+            pass  # the first are tried above
+        case ["make", target, *_]:
+            assert target in TARGETS
+        case ["source", place]:
+            assert place == ".venv/bin/activate"
+        case ["pip", "install", "-r", file]:
+            assert (ROOT / file).is_file()
+        case other:
+            pytest.fail(f"{name} shows {other}, which no test knows")
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_targets_and_modules_that_a_text_names_are_there(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert set(re.findall(r"`make ([a-z-]+)", text)) <= set(TARGETS)
+    modules = re.findall(r"python -m ((?:demos|benchmarks|tests)[\w.]*)", text)
+    assert not [name for name in modules if not (ROOT / f"{name.replace('.', '/')}.py").is_file()]
+    for code in re.findall(r'python -c "([^"]+)"', text):
+        imported(code)
+
+
+@pytest.mark.parametrize("name, code", blocks("python"))
+def test_python_that_is_shown_imports_what_there_is(name: str, code: str) -> None:
+    names = imported(code)
+    assert names
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in names:
+            assert hasattr(names[node.value.id], node.attr)
+
+
+def imported(code: str) -> dict[str, object]:
+    """What a piece of Python imports, by name."""
+    found: dict[str, object] = {}
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            found |= {alias.asname or alias.name: importlib.import_module(alias.name) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            module = importlib.import_module(node.module)
+            names = [alias.name for alias in node.names if alias.name != "*"]
+            found |= {name: getattr(module, name) for name in names}
+    return found

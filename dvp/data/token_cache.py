@@ -142,7 +142,7 @@ class TokenCache:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if not wait:
-                    raise NotNow(f"another run is building {self.folder}.") from None
+                    raise NotNow(f"another run is building {self.folder}: start again when it is done.") from None
                 print(f"Another run is building {self.folder}: waiting for it.", flush=True)
                 fcntl.flock(lock, fcntl.LOCK_EX)
             for path in self.open():
