@@ -30,6 +30,7 @@ IDLE: tuple[tuple[tuple[str, ...], Callable[[dict[str, Any]], bool], str], ...] 
     ),
     (("resume_from",), lambda c: c["test_only"], "a test takes load_path"),
     (("save_every",), lambda c: c["test_only"], "a test saves no checkpoint"),
+    (("report",), lambda c: c["search_stage"] or c["test_only"], "only a training has a report.html"),
     (("start_from",), lambda c: c["test_only"], "a test takes load_path"),
     (SWEEP, lambda c: True, "it is for sweep"),
     (CONVERT, lambda c: True, "it is for convert"),

@@ -107,7 +107,7 @@ RULES: dict[str, Rule] = {
     "host": Rule(lambda value: type(value) is str and _is_name(value), "an address of this machine, such as 127.0.0.1"),
     "port": _whole(1, 65535),
     **dict.fromkeys(("load_path", "resume_from"), _NO_PATH),
-    **dict.fromkeys(("as_published", "search_stage", "test_only", "use_adapter", "fast_dev_run"), _FLAG),
+    **dict.fromkeys(("as_published", "search_stage", "test_only", "use_adapter", "fast_dev_run", "report"), _FLAG),
     **dict.fromkeys(("bucket_by_length", "use_caption", "gradient_checkpointing", "compile", "turn_pictures"), _FLAG),
     "allow_missing_images": _FLAG,
     "image_tokens": _one_of("live", "cache", "auto", "zero"),
