@@ -44,7 +44,8 @@ def write_pictures(folder: Path, charts: Mapping[str, Chart], loggers: Iterable[
         write_whole(folder / FOLDER / f"{name}.png", lambda place, picture=picture: picture.save(place, "PNG"))
         for board in boards:
             board.add_image(f"{FOLDER}/{name}", np.asarray(picture), update, dataformats="HWC")
-            board.flush()
+    for board in boards:
+        board.close()  # a logger that is used again opens a file of its own
 
 
 def _stroke(page: Image.Image, part: Stroke, fine: int) -> None:

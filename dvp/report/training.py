@@ -135,7 +135,7 @@ def read_metrics(path: Path) -> Columns:
 
 def training_charts(columns: Columns, metric: str, best: int | None) -> dict[str, Chart]:
     """Loss, metric by split and learning rate over the updates, of the columns of metrics.csv; best: an update."""
-    losses = {"loss": column for name, column in columns.items() if name.endswith("/train/loss")}
+    losses = {name.split("/")[-1]: column for name, column in columns.items() if name.endswith("/train/loss")}
     scores = {name.split("/")[1]: column for name, column in columns.items() if name.endswith(f"/{metric}")}
     moments = {} if best is None else {"best": float(best)}
     charts = {
