@@ -30,7 +30,7 @@ from dvp.checkpoints import (
 from dvp.evaluation.submission import Submission, gather, write_submission
 from dvp.model import DVP
 from dvp.optim import OPTIMIZERS, build_schedule, parameter_groups
-from dvp.report import report_search
+from dvp.report.search import report_search
 from dvp.search import RULES, result_lines, tables_of, write_search
 from dvp.tasks import Answerer, Answers, Task
 

@@ -33,6 +33,7 @@ IDLE: tuple[tuple[tuple[str, ...], Callable[[dict[str, Any]], bool], str], ...] 
     (("report",), lambda c: c["search_stage"] or c["test_only"], "only a training has a report.html"),
     (("start_from",), lambda c: c["test_only"], "a test takes load_path"),
     (SWEEP, lambda c: True, "it is for sweep"),
+    (("runs",), lambda c: True, "it is for compare"),
     (CONVERT, lambda c: True, "it is for convert"),
     (DEMO, lambda c: True, "it is for demo"),
     (PREDICT, lambda c: True, "it is for predict"),

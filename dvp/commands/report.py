@@ -58,10 +58,10 @@ def _collected(config: dict[str, Any], trainer: "pl.Trainer", named: Sequence[st
     if best:
         verdict = f"{module.monitor} {best.score:.2f} % at K = {module.insert_layer}, after {best.update:,} updates"
     return Training(
-        title=title(config, module),
+        title=f"{config['exp_name']}, trained at K = {module.insert_layer}",
         verdict=verdict,
         command=repeated(config, trainer, named, typed),
-        facts=run_facts(config, data, module, trainer),
+        facts={"run": title(config, module)} | run_facts(config, data, module, trainer),
         about=_about(config, trainer),
         charts=training_charts(columns, data.task.metric, best and best.update),
         groups=data.reader.groups,

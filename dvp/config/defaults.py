@@ -65,6 +65,9 @@ def defaults():
     metric = "score"  # score: on the validation split at the end; speed: updates until it passes `level`
     level = None  # metric=speed: the score in percent that counts as reached
 
+    # compare: runs beside each other
+    runs = ""  # their folders, as in runs=result/a_seed0/version_0,result/b_seed0; the latter: all that are in it
+
     # Optimiser
     optim_type = "adamw"  # adamw, adam or sgd
     learning_rate = 1e-4  # at its peak, after the warm-up; ScienceQA: for 256 rows per update, less with fewer

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import NamedTuple
 
+import numpy as np
+
 WIDTH, HEIGHT = 760, 300
 LEFT, RIGHT, TOP, BOTTOM = 56, 90, 28, 40  # margins
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#000000")  # Okabe and Ito's
@@ -106,9 +108,10 @@ class Chart:
         last = max([1.0, *(x for line in self.lines for x in line.x)])
         cells = [[" "] * COLUMNS for _ in range(ROWS)]
         for letter, line in zip(LETTERS * len(self.lines), self.lines, strict=False):
-            for x, y in zip(line.x, line.y, strict=True):
-                row = round((high - y) / (high - low) * (ROWS - 1))
-                cells[row][round(x / last * (COLUMNS - 1))] = letter
+            places = [round(x / last * (COLUMNS - 1)) for x in line.x]
+            for column in range(places[0], places[-1] + 1) if places else ():
+                y = np.interp(column, places, line.y)
+                cells[round((high - y) / (high - low) * (ROWS - 1))][column] = letter
         edge = {0: f"{high:.4g}", ROWS - 1: f"{low:.4g}"}
         rows = [f"{edge.get(number, ''):>8} |{''.join(row).rstrip()}" for number, row in enumerate(cells)]
         axis = f"0{f'{last:.0f} {self.x_label}':>{COLUMNS - 1}}"
@@ -153,6 +156,11 @@ def _svg(part: Stroke | Words) -> str:
         (x, y), kind = part.point, ' class="title"' if part.title else ""
         place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{part.anchor}" fill="{part.colour}"'
         return f"<text {place}{kind}>{escape(part.text)}</text>"
+    if len(part.points) == 1:
+        (x, y), name = part.points[0], escape(part.name)
+        return (
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{part.width:g}" fill="{part.colour}"><title>{name}</title></circle>'
+        )
     path = "M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in part.points)
     if part.filled:
         return f'<path d="{path}Z" fill="{part.colour}" opacity="{BAND}"/>'

@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import math
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -18,8 +19,9 @@ RIGHT = 0.5  # the score from which on an answer counts among the right ones
 STYLE = """
 .examples { display: grid; grid-template-columns: repeat(auto-fill, minmax(19em, 1fr)); gap: 1.2em }
 .example { border-top: 3px solid #009e73; padding-top: .4em } .wrong .example { border-color: #d55e00 }
-.example img { width: 48%; vertical-align: top; image-rendering: auto } .example p { margin: .3em 0 }
-.bar { background: #0072b2; height: .7em; min-width: 1px } td.share { width: 40%; vertical-align: middle }
+.example img { width: 48%; vertical-align: top; } .example p { margin: .3em 0 }
+.bar { background: #0072b2; height: .7em; min-width: 1px } .bars td { white-space: nowrap }
+td.share { width: 40%; vertical-align: middle }
 small { color: #666 }
 """
 
@@ -121,12 +123,12 @@ def _grouped(scored: Sequence[Scored], names: Sequence[str]) -> list[Group]:
 
 
 def read_metrics(path: Path) -> Columns:
-    """The columns of a metrics.csv that have numbers: updates and values."""
+    """The columns of a metrics.csv: updates and values, those that are finite."""
     columns: Columns = {}
     with open(path, encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             for name, value in row.items():
-                if value and name not in ("step", "epoch"):
+                if value and name not in ("step", "epoch") and math.isfinite(float(value)):
                     updates, values = columns.setdefault(name, ([], []))
                     updates.append(float(row["step"]) + 1)  # Lightning counts from 0
                     values.append(float(value))
@@ -174,7 +176,7 @@ def _bars(words: str, groups: Sequence[Group]) -> str:
         bar = f'<div class="bar" style="width:{score:.1f}%"></div>'
         cells = f"<td>{escape(name)}</td><td>{count:,}</td><td>{score:.1f}&nbsp;%</td>"
         rows.append(f'<tr>{cells}<td class="share">{bar}</td></tr>')
-    return f'<div class="wide"><table>{"".join(rows)}</table></div>'
+    return f'<div class="wide bars"><table>{"".join(rows)}</table></div>'
 
 
 def _examples(kind: str, examples: Sequence[Example]) -> str:
