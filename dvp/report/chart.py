@@ -157,10 +157,8 @@ def _svg(part: Stroke | Words) -> str:
         place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{part.anchor}" fill="{part.colour}"'
         return f"<text {place}{kind}>{escape(part.text)}</text>"
     if len(part.points) == 1:
-        (x, y), name = part.points[0], escape(part.name)
-        return (
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{part.width:g}" fill="{part.colour}"><title>{name}</title></circle>'
-        )
+        (x, y), name = part.points[0], f"<title>{escape(part.name)}</title>"
+        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{2 * part.width:g}" fill="{part.colour}">{name}</circle>'
     path = "M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in part.points)
     if part.filled:
         return f'<path d="{path}Z" fill="{part.colour}" opacity="{BAND}"/>'

@@ -11,7 +11,7 @@ STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #222 }
 h1 { font-size: 1.6em; line-height: 1.2; overflow-wrap: anywhere } h2 { font-size: 1.2em; margin-top: 2em }
 table { border-collapse: collapse; width: 100% } td, th { padding: .2em .9em .2em 0; border-bottom: 1px solid #ddd }
-td, th { text-align: left; vertical-align: top } td:not(:first-child) { overflow-wrap: anywhere }
+td, th { text-align: left; vertical-align: top } td:last-child { overflow-wrap: anywhere }
 .wide { overflow-x: auto; margin: 1em 0 } .verdict { font-size: 1.3em }
 svg { width: 100%; min-width: 36em; display: block } svg text { font: 11px system-ui, sans-serif }
 svg text.title { font-size: 14px; font-weight: 600 }

@@ -59,7 +59,7 @@ def _stroke(page: Image.Image, part: Stroke, fine: int) -> None:
     for piece in _dashes(points, fine) if part.dashed else [points]:
         pen.line(piece, part.colour, width, joint="curve")
     if len(points) == 1:  # a line of one point
-        (x, y), reach = points[0], width
+        (x, y), reach = points[0], 2 * width
         pen.ellipse((x - reach, y - reach, x + reach, y + reach), part.colour)
 
 
