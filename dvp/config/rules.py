@@ -126,7 +126,7 @@ RULES: dict[str, Rule] = {
     "layers": _many(_whole(0, MANY, "a layer counted from 0"), "as in layers=1,2", "all"),
     "seeds": _many(_whole(0, 2**32 - 1), "as in seeds=0,1,2"),
     "metric": _one_of("score", "speed"),
-    "runs": Rule(lambda value: all(map(_is_path, value if isinstance(value, list | tuple) else [value])), "folders"),
+    "runs": _or(_many(_PATH, "as in runs=result/a_seed0,result/b_seed0"), ""),
     "level": _or(_number(100, "a score in percent, from 0 to 100"), None),
     "insert_layer": _or(_whole(0, MANY, "a layer counted from 0"), "auto"),
     "drop_rate": Rule(lambda value: _RATE.holds(value) and value < 1, "a share from 0 to below 1"),
