@@ -86,7 +86,8 @@ class Chart:
         yield Words(_moved(place(last / 2, low), 0, 34), self.x_label, "middle")
         for name, level in self.levels.items():
             yield Stroke([place(0, level), place(last, level)], MARK, dashed=True)
-            yield Words(_moved(place(0, level), 4, -4), name)
+            below = place(0, level)[1] < TOP + NAME_HEIGHT  # else it would stand in the title
+            yield Words(_moved(place(0, level), 4, NAME_HEIGHT if below else -4), name)
         for name, moment in self.moments.items():
             yield Stroke([place(moment, low), place(moment, high)], MARK, dashed=True)
             yield Words(_moved(place(moment, high), -4, 12), name, "end")

@@ -57,6 +57,13 @@ def test_names_stay_within_the_chart() -> None:
     assert max(places) < 300 and min(abs(a - b) for a in places for b in places if a != b) >= 12
 
 
+@pytest.mark.parametrize("level, beside", [(4.0, 28 + 12), (2.0, 144 - 4)])
+def test_a_level_is_named_beside_it_and_not_in_the_title(level: float, beside: float) -> None:
+    parts = Chart("title", "x", [Line("one", [0, 1], [0, 4])], {"level": level}).parts()
+    (name,) = [part for part in parts if isinstance(part, Words) and part.text == "level"]
+    assert name.point[1] == beside
+
+
 def test_letters_follow_the_lines() -> None:
     text = Chart(
         "up and level", "updates", [Line("", [0, 10], [0, 4]), Line("", [5, 10], [2, 2]), Line("", [], [])]
