@@ -30,9 +30,9 @@ from dvp.checkpoints import (
 from dvp.evaluation.submission import Submission, gather, write_submission
 from dvp.model import DVP
 from dvp.optim import OPTIMIZERS, build_schedule, parameter_groups
-from dvp.report import write_search_page
+from dvp.report.search import report_search
 from dvp.search import RULES, result_lines, tables_of, write_search
-from dvp.tasks import Answerer, Task
+from dvp.tasks import Answerer, Answers, Task
 
 
 class DVPModule(pl.LightningModule):
@@ -177,7 +177,7 @@ class DVPModule(pl.LightningModule):
             "config": self.config,
         }
         write_search(folder / "search.json", search)
-        write_search_page(folder / "search.html", search)
+        report_search(folder, search, self.trainer.loggers)
         print(result_lines(search, folder / "search.html"))
 
     def _searched(self) -> float:
@@ -185,16 +185,16 @@ class DVPModule(pl.LightningModule):
 
     # Evaluation
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._evaluate("validate", self.task.validate[dataloader_idx], batch)
+    def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> Answers:
+        return self._evaluate("validate", self.task.validate[dataloader_idx], batch)
 
     def on_validation_epoch_end(self) -> None:
         self._report(self.task.validate)
 
     def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
-        texts = self._evaluate("test", self.trainer.datamodule.test[dataloader_idx], batch)
+        found = self._evaluate("test", self.trainer.datamodule.test[dataloader_idx], batch)
         if self.submit:
-            self.answered += zip(batch["question_id"], texts, strict=True)
+            self.answered += zip(batch["question_id"], found.texts, strict=True)
 
     def on_test_epoch_end(self) -> None:
         data, scores = self.trainer.datamodule, {}
@@ -211,11 +211,11 @@ class DVPModule(pl.LightningModule):
         if not scores and data.labelled(data.test):
             self._report(data.test)
 
-    def _evaluate(self, stage: str, split: str, batch: dict[str, Any]) -> list[str]:
-        scores, texts = self.answer[stage](self.model, batch, self.best_layer)
-        total = torch.stack([scores.sum(), scores.new_tensor(len(scores))])
+    def _evaluate(self, stage: str, split: str, batch: dict[str, Any]) -> Answers:
+        found = self.answer[stage](self.model, batch, self.best_layer)
+        total = torch.stack([found.scores.sum(), found.scores.new_tensor(len(found.scores))])
         self.totals[split] = self.totals.get(split, 0) + total
-        return texts
+        return found
 
     def _report(self, splits: Sequence[str]) -> None:
         none = torch.zeros(2, device=self.device)

@@ -9,6 +9,7 @@ from sacred.run import Run
 
 from dvp.commands.next import what_next
 from dvp.config import check, ex
+from dvp.errors import Stopped
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -59,7 +60,28 @@ def carry_out(
             else:
                 if trainer.is_global_zero:
                     print(start_lines(config, data, module, trainer), flush=True)
-                trainer.fit(module, datamodule=data, ckpt_path=config["resume_from"])
+                _fit(config, trainer, module, data, run)
         if trainer.is_global_zero:
             print(end_lines(config, trainer, time.perf_counter() - start), flush=True)
+            _report(config, trainer, run)
     return trainer
+
+
+def _fit(config: dict[str, Any], trainer: "pl.Trainer", module: Any, data: Any, run: Run) -> None:
+    """Train; a run that is told to stop reports what there is, too, once it is saved."""
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=config["resume_from"])
+    except Stopped as stopped:
+        if stopped.saved and trainer.is_global_zero:
+            _report(config, trainer, run)
+        raise
+
+
+def _report(config: dict[str, Any], trainer: "pl.Trainer", run: Run) -> None:
+    from dvp.commands.report import report_lines
+    from dvp.runs.answered import kept_answers
+
+    if not kept_answers(trainer):  # report=False, a search, a dry run
+        return
+    typed = run.meta_info.get("config_updates", {})
+    print(report_lines(config, trainer, run.meta_info["named_configs"], typed), flush=True)

@@ -35,7 +35,7 @@ def search_and_train(_config, _run):
         print(differences(search, train))
         for key, why in [found for found in idle(typed, search) if found in list(idle(typed, train))]:
             print(f"{key}={typed[key]} has no effect: {why}.")
-    from dvp.report import write_search_page
+    from dvp.report.search import write_search_page
     from dvp.search import search_beside
 
     start = time.perf_counter()

@@ -92,7 +92,7 @@ def _train(config: dict[str, Any], layer: int, seed: int, folder: Path, run: Any
 
 def _report(config: dict[str, Any], tables: dict[str, int], folder: Path) -> None:
     """Make the table of all cells there are, with the search beside it, and print it."""
-    from dvp.report import write_sweep_page
+    from dvp.report.sweep import report_sweep
     from dvp.search import agreeing_search
     from dvp.sweep import beside, read_cells, search_flops, sweep_flops, table_lines, table_of, write_sweep
 
@@ -106,5 +106,5 @@ def _report(config: dict[str, Any], tables: dict[str, int], folder: Path) -> Non
     told = {"monitor": cells[0]["monitor"], "metric": config["metric"], "level": config["level"], "tables": tables}
     result = told | {"table": table, "search": search, "cells": cells, "config": config}
     write_sweep(folder / "sweep.json", result)
-    write_sweep_page(folder / "sweep.html", result)
+    report_sweep(folder, result)
     print(f"\n{table_lines(result)}\nDetails in {folder / 'sweep.html'}")

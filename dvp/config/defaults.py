@@ -25,6 +25,7 @@ def defaults():
     data_root = ""  # folder of the Arrow files, see DATA.md
     log_dir = "./result"  # runs, searches, submissions
     logger = None  # wandb, mlflow or trackio: where metrics go beside metrics.csv and TensorBoard
+    report = True  # a training ends with report.html: curves, answers with heat maps, the command to repeat it
     load_path = ""  # checkpoint to test or to start from, of a search too; the published code's tells most settings
     start_from = None  # search: from the newest search's K and weights, its last.ckpt; None: anew, or load_path
     resume_from = None  # checkpoint to go on from, exactly; auto (or last): this experiment's newest, if there is one
@@ -63,6 +64,9 @@ def defaults():
     seeds = 0  # with each of these, as in seeds=0,1,2
     metric = "score"  # score: on the validation split at the end; speed: updates until it passes `level`
     level = None  # metric=speed: the score in percent that counts as reached
+
+    # compare: runs beside each other
+    runs = ""  # their folders, as in runs=result/a_seed0/version_0,result/b_seed0; the latter: all that are in it
 
     # Optimiser
     optim_type = "adamw"  # adamw, adam or sgd

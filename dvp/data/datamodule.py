@@ -20,6 +20,7 @@ from dvp.data.lengths import Batches, LikeLengths
 from dvp.data.pictures import CachedPictures, Place, encode_pictures, missing_pictures, picture_hashes
 from dvp.data.shuffled import Shares, Shuffled
 from dvp.data.token_cache import NotNow, TokenCache
+from dvp.data.told import Told
 from dvp.data.workers import outlive_signals
 from dvp.errors import UserError
 from dvp.tasks import Task
@@ -48,6 +49,7 @@ class Reader(Protocol):
     transform: Callable[[Image.Image], Tensor] | None  # from a picture to pixels (3, H, W); None: a blind run
     max_length: int  # of a text, in tokens
     collate: Callable[[list[dict[str, Any]]], dict[str, Any]]
+    groups: str  # what a question is grouped by
 
     def dataset(self, tables: dict[str, pa.Table], purpose: str, **pictures: Any) -> Rows:
         """The questions of these tables, by split, for train, search, validate or test."""
@@ -57,6 +59,9 @@ class Reader(Protocol):
 
     def labelled(self, table: pa.Table) -> bool:
         """Whether a table comes with answers, so that it can be scored here."""
+
+    def told(self, rows: Rows, item: int) -> Told:
+        """One of these rows as people read it."""
 
 
 class QuestionData(pl.LightningDataModule):

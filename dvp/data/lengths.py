@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 
 class LikeLengths(Sampler[list[int]]):
@@ -30,3 +30,10 @@ class Batches(Dataset):
 
     def __getitem__(self, items: list[int]) -> list[Any]:
         return [self.dataset[item] for item in items]
+
+
+def items_in_order(loader: DataLoader) -> Iterator[list[int]]:
+    """The rows of the dataset that a loader for validation hands out, batch by batch."""
+    if loader.batch_sampler is None:  # of texts of like length
+        return iter(loader.sampler)
+    return ([loader.dataset.indices[place] for place in batch] for batch in loader.batch_sampler)

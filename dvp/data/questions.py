@@ -12,8 +12,11 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from dvp.data.arrow import Table, question_index, read_picture
+from dvp.data.told import Told
 from dvp.errors import UserError
 from dvp.tasks import Task
+
+FIRST_WORDS = 2  # of a question, by which it is grouped
 
 
 class Questions(Dataset):
@@ -60,12 +63,11 @@ class Questions(Dataset):
         return len(self.kept)
 
     def __getitem__(self, item: int) -> dict[str, Any]:
-        question = self.kept[item]
-        own = slice(self.ends[question - 1] if question else 0, self.ends[question])
+        question, labelled = self.kept[item], self.labelled(item)
         sample = {
             "text": self.texts[question].as_py(),
-            "labels": self.labels[own].tolist(),
-            "scores": self.scores[own].tolist(),
+            "labels": [label for label, _ in labelled],
+            "scores": [score for _, score in labelled],
         }
         if self.ids is not None:
             sample["question_id"] = self.ids[question].as_py()
@@ -77,6 +79,12 @@ class Questions(Dataset):
             if self.known[sample["picture"]]:
                 return sample
         return sample | {"pixel_values": read_picture(self.tables[which], row, self.transform)}
+
+    def labelled(self, item: int) -> list[tuple[int, float]]:
+        """The labels of a question's answers, each with its score."""
+        question = self.kept[item]
+        own = slice(self.ends[question - 1] if question else 0, self.ends[question])
+        return list(zip(self.labels[own].tolist(), self.scores[own].tolist(), strict=True))
 
     @property
     def lengths(self) -> np.ndarray:
@@ -153,6 +161,7 @@ class QuestionReader:
     ):
         self.task, self.answers, self.transform = task, answers, transform
         self.columns, self.max_length = task.columns, max_text_len
+        self.groups = "the right answer" if task.answers else "the question's first words"
         self.collate = Collate(tokenizer, task, len(answers), max_text_len, pad_to_max)
 
     def dataset(self, tables: dict[str, pa.Table], purpose: str, **pictures: Any) -> Questions:
@@ -169,6 +178,15 @@ class QuestionReader:
     def labelled(self, table: pa.Table) -> bool:
         """Whether a table comes with answers, so that it can be scored here."""
         return any(map(any, table["answers"].to_pylist()))
+
+    def told(self, questions: Questions, item: int) -> Told:
+        """One of these questions as people read it, with those of its answers that are in the vocabulary."""
+        text, found = questions.texts[int(questions.kept[item])].as_py(), questions.labelled(item)
+        right = tuple(self.answers[label] for label, _ in sorted(found, key=lambda one: -one[1]))
+        words = " ".join(text.lower().split()[:FIRST_WORDS])
+        which, row = questions.places[questions.kept[item]].tolist()
+        group = right[0] if self.task.answers else words
+        return Told(text, right, group, (questions.tables[which], row))
 
 
 def _joined(parts: Iterable[np.ndarray], dtype: type = int) -> np.ndarray:

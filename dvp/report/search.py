@@ -1,56 +1,59 @@
 """search.html: what a search found and how it came about, on one page made from its search.json."""
 
+from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from dvp.files import write_whole
 from dvp.report.chart import Chart, Line
+from dvp.report.page import page, shown, table, write_page
+from dvp.report.pictures import write_pictures
 from dvp.search import KArmedBandit
 from dvp.search.mean import AS_GOOD, DECIDED, standings
 
 POINTS = 120  # of a line
 SETTINGS = ("datasets", "language_model", "tokenizer", "clip_model", "use_adapter", "data_root", "batch_size",
             "learning_rate", "image_tokens", "seed")  # fmt: skip
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #222 }
-table { border-collapse: collapse; margin: 1em 0 }
-td, th { padding: .2em .9em; border-bottom: 1px solid #ddd; text-align: left }
-.verdict { font-size: 1.3em } svg { width: 100%; margin: 1em 0 } svg text { font: 11px system-ui, sans-serif }
-svg .title { font-size: 14px; font-weight: 600 } .grid { stroke: #eee } .mark { stroke: #999; stroke-dasharray: 4 3 }
-"""
+
+
+def report_search(folder: Path, search: dict[str, Any], loggers: Iterable[Any]) -> None:
+    """Write the page of a search, and its charts as pictures, into its folder and to those loggers that take them."""
+    write_search_page(folder / "search.html", search)
+    write_pictures(folder, charts(search), loggers, search["updates"])
 
 
 def write_search_page(path: Path, search: dict[str, Any], trained: list[list[str]] | None = None) -> None:
     """Write the page of a search, given as what search.json holds, and of what was trained from it, as rows."""
-    write_whole(path, lambda place: place.write_text(search_page(search, trained), encoding="utf-8"))
+    write_page(path, _title(search), _body(search, trained))
 
 
 def search_page(search: dict[str, Any], trained: list[list[str]] | None = None) -> str:
     """The page of a search as HTML, charts inline."""
-    name = escape(str(search["config"].get("exp_name", "")))
-    body = [f"<h1>Search of K: {name}</h1>", f'<p class="verdict">{escape(search["verdict"])}</p>', _facts(search)]
+    return page(_title(search), _body(search, trained))
+
+
+def _title(search: dict[str, Any]) -> str:
+    return f"Search of K: {search['config'].get('exp_name', '')}"
+
+
+def _body(search: dict[str, Any], trained: list[list[str]] | None) -> list[str]:
+    body = [f'<p class="verdict">{escape(search["verdict"])}</p>', _facts(search)]
     body += ["<h2>Trained from its weights</h2>", table(trained)] if trained else []
-    body += [_arms(search)] + [chart.svg() for chart in charts(search)]
+    body += [_arms(search), *map(shown, charts(search).values())]
     settings = {key: search["config"][key] for key in SETTINGS if key in search["config"]}
-    body += ["<h2>Settings</h2>", table([[key, str(value)] for key, value in settings.items()])]
-    head = f'<meta charset="utf-8"><title>Search of K: {name}</title><style>{STYLE}</style>'
-    return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(body)}</body></html>\n'
+    return [*body, "<h2>Settings</h2>", table([[key, str(value)] for key, value in settings.items()])]
 
 
-def charts(search: dict[str, Any]) -> list[Chart]:
+def charts(search: dict[str, Any]) -> dict[str, Chart]:
     """Mean scores over the updates, then what the rule went by: the leads (mean) or the policy (published)."""
     moments = {"decided": search["updates"]} if "z" in search and search["decided"] else {}
-    means = Chart(
-        "mean score of each layer, over the last half of what was scored", "updates", _means(search), {}, moments
-    )
+    title = "mean score of each layer, over the last half of what was scored"
+    means = {"scores": Chart(title, "updates", _means(search), {}, moments)}
     if "z" in search:
         levels = {f"decided at {DECIDED:g}": DECIDED, f"as good below {AS_GOOD:g}": AS_GOOD}
-        return [
-            means,
-            Chart("the leader's lead over each layer, in standard errors", "updates", _leads(search), levels, moments),
-        ]
-    return [means, Chart("probability of each layer", "updates", _policy(search))]
+        title = "the leader's lead over each layer, in standard errors"
+        return means | {"leads": Chart(title, "updates", _leads(search), levels, moments)}
+    return means | {"policy": Chart("probability of each layer", "updates", _policy(search))}
 
 
 def _facts(search: dict[str, Any]) -> str:
@@ -75,15 +78,6 @@ def _standing(search: dict[str, Any], arm: int) -> str:
     if "candidates" in search:
         return "candidate" if arm in search["candidates"] else "worse"
     return ""
-
-
-def table(rows: list[list[str]], headed: bool = False) -> str:
-    """The rows as an HTML table, the first its head if `headed`."""
-    lines = []
-    for number, row in enumerate(rows):
-        tag = "th" if headed and number == 0 else "td"
-        lines.append("<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row) + "</tr>")
-    return f"<table>{''.join(lines)}</table>"
 
 
 def _points(search: dict[str, Any]) -> list[int]:

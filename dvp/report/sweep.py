@@ -1,27 +1,20 @@
 """sweep.html: what a training at every K came to, with the search beside it, on one page made from its sweep.json."""
 
-from html import escape
 from pathlib import Path
 from typing import Any
 
-from dvp.files import write_whole
 from dvp.report.chart import Chart, Line
-from dvp.report.search import STYLE, table
+from dvp.report.page import shown, table, write_page
+from dvp.report.pictures import write_pictures
 
 
-def write_sweep_page(path: Path, sweep: dict[str, Any]) -> None:
-    """Write the page of a sweep, given as what sweep.json holds."""
-    write_whole(path, lambda place: place.write_text(sweep_page(sweep), encoding="utf-8"))
-
-
-def sweep_page(sweep: dict[str, Any]) -> str:
-    """The page of a sweep as HTML, its chart inline."""
-    name = escape(str(sweep["config"]["exp_name"]))
-    body = [f"<h1>Training at every K: {name}</h1>", chart(sweep).svg(), _layers(sweep), "<h2>The search</h2>"]
+def report_sweep(folder: Path, sweep: dict[str, Any]) -> None:
+    """Write the page of a sweep, given as what sweep.json holds, and its chart as a picture, into its folder."""
+    body = [shown(chart(sweep)), _layers(sweep), "<h2>The search</h2>"]
     body += [_search(sweep)] if sweep["search"] else ["<p>No search of these settings lies beside it.</p>"]
-    body += ["<h2>Trainings</h2>", _cells(sweep)]
-    head = f'<meta charset="utf-8"><title>Training at every K: {name}</title><style>{STYLE}</style>'
-    return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(body)}</body></html>\n'
+    title = f"Training at every K: {sweep['config']['exp_name']}"
+    write_page(folder / "sweep.html", title, [*body, "<h2>Trainings</h2>", _cells(sweep)])
+    write_pictures(folder, {"sweep": chart(sweep)})
 
 
 def chart(sweep: dict[str, Any]) -> Chart:

@@ -12,6 +12,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from dvp.checkpoints import TrainedOnly, read_progress
 from dvp.data.image_tokens import ImageTokens
 from dvp.kinds import KINDS
+from dvp.runs.answered import BestAnswers
 from dvp.runs.devices import precision_of, strategy_of
 from dvp.runs.finite import Finite
 from dvp.runs.folder import run_folder
@@ -64,6 +65,8 @@ def build_trainer(config: dict[str, Any], monitor: str) -> pl.Trainer:
         Estimate(),
         progress_bar(),
     ]
+    if config["report"] and not (config["search_stage"] or config["test_only"] or config["fast_dev_run"]):
+        callbacks.append(BestAnswers(monitor))
     if config["image_tokens"] == "cache" or config["image_tokens"] == "auto" and not config["fast_dev_run"]:
         callbacks.append(cached_tokens(config))
     return pl.Trainer(

@@ -14,17 +14,30 @@ CALLED = {"vision": "image encoder", "backbone": "language model"}  # parts of t
 
 def start_lines(config: dict[str, Any], data: QuestionData, module: pl.LightningModule, trainer: pl.Trainer) -> str:
     """What a training with this checked config is about to do."""
-    task, model = data.task, module.model
+    facts = run_facts(config, data, module, trainer).items()
+    return "\n".join([title(config, module), *(f"  {name:{WIDTH}}{line}" for name, line in facts)])
+
+
+def title(config: dict[str, Any], module: pl.LightningModule) -> str:
+    """The run in a line: its name, what is done at which K, and of how many layers of what."""
     what = f"search K ({config['kab']}) over" if module.bandit else f"train at K = {module.insert_layer} of"
+    return f"{config['exp_name']}: {what} {module.model.num_layers} layers of {config['tokenizer']}"
+
+
+def run_facts(
+    config: dict[str, Any], data: QuestionData, module: pl.LightningModule, trainer: pl.Trainer
+) -> dict[str, str]:
+    """What a training reads, is scored by, trains, leaves frozen and takes, and where it writes, each in words."""
+    task = data.task
     rows = len(data.questions(task.train, "train"))
     picking = len(data.questions(module.pick, "search" if module.bandit else "validate"))
-    parts = {CALLED.get(name, name): _counts(part) for name, part in model.named_children()}
+    parts = {CALLED.get(name, name): _counts(part) for name, part in module.model.named_children()}
     trained = [
         f"{name} {some:,}" + (f" of {all_:,}" if some < all_ else "") for name, (some, all_) in parts.items() if some
     ]
     frozen = [f"{name} {all_:,}" for name, (some, all_) in parts.items() if not some and all_]
     devices = f"{config['devices']} x {'GPU' if config['num_gpus'] else 'CPU'}"
-    lines = {
+    facts = {
         "reads": f"{rows:,} questions of {_listed(task.train)} in {data.data_root}",
         "scores": f"{picking:,} questions of {_listed(module.pick)}: {module.monitor} picks the checkpoint",
         "trains": f"{', '.join(trained)} parameters",
@@ -32,8 +45,7 @@ def start_lines(config: dict[str, Any], data: QuestionData, module: pl.Lightning
         "takes": f"{config['batch_size']} rows per update, on {devices}, {trainer.precision}",
         "writes": trainer.default_root_dir,
     }
-    title = f"{config['exp_name']}: {what} {model.num_layers} layers of {config['tokenizer']}"
-    return "\n".join([title, *(f"  {name:{WIDTH}}{line}" for name, line in lines.items() if line != " parameters")])
+    return {name: line for name, line in facts.items() if line != " parameters"}
 
 
 def end_lines(config: dict[str, Any], trainer: pl.Trainer, seconds: float) -> str:

@@ -13,6 +13,7 @@ from torchvision.transforms import functional as F
 
 from dvp.backbones.tokenizer import Tokenizer
 from dvp.data.arrow import Table, read_picture
+from dvp.data.told import Told
 from dvp.errors import UserError
 from dvp.images import rgb, upright
 from dvp.scienceqa.text import ANSWER_STEM, LETTERS, answers_first, write_example
@@ -82,6 +83,7 @@ class ProblemReader:
     """
 
     columns = COLUMNS
+    groups = "subject"
 
     def __init__(
         self,
@@ -117,6 +119,14 @@ class ProblemReader:
     def labelled(self, table: Table) -> bool:
         """ScienceQA's tables all come with their answers."""
         return True
+
+    def told(self, problems: Problems, item: int) -> Told:
+        """One of these problems as people read it: the question with its choices."""
+        names = ("question", "choices", "answer", "subject")
+        question, choices, answer, subject = (problems.table[name][item].as_py() for name in names)
+        listed = [f"({letter}) {choice}" for letter, choice in zip(LETTERS, choices, strict=False)]
+        picture = (problems.table, item) if problems.table["image"][item].as_py() else None
+        return Told(" ".join([question, *listed]), (choices[answer],), subject or "none", picture)
 
     def collate(self, problems: list[dict[str, Any]]) -> dict[str, Any]:
         """A batch of the layout, with answer and num_choices (B,), letters (5,) and question_id.

@@ -178,6 +178,8 @@ TAKEN: dict[str, list[Any]] = {
     "layers": [*WHOLE, "all"],
     "seeds": WHOLE,
     "metric": [],
+    "runs": ["", *PATHS, ["abc"], ["vqa", "gqa"], *TASKS_AS_LISTS],
+    "report": [True, False],
     "level": [None, *(number for number in NUMBERS if number <= 100)],
     "max_text_len": [3, 1000],
     "insert_layer": [*WHOLE, "auto"],

@@ -42,7 +42,7 @@ def test_the_page_is_whole_and_needs_nothing_beside_itself(kab: str, scorings: i
 
 def test_lines_follow_the_updates_and_end_where_the_record_does() -> None:
     search = record("mean", 45)
-    means, leads = charts(search)
+    means, leads = charts(search).values()
     assert [line.y[-1] for line in means.lines] == pytest.approx(search["mean_scores"])
     assert [line.y[-1] for line in leads.lines] == pytest.approx(search["z"])
     assert means.lines[0].x == [10 + 2 * scoring for scoring in range(1, 46)]
@@ -53,7 +53,7 @@ def test_lines_follow_the_updates_and_end_where_the_record_does() -> None:
 
 def test_the_policy_is_drawn_as_it_was() -> None:
     search = record("published", 300)
-    _, policy = charts(search)
+    _, policy = charts(search).values()
     assert [line.y[-1] for line in policy.lines] == pytest.approx(search["probabilities"])
     first = [line.y[0] for line in policy.lines]
     assert first == pytest.approx([1 / 3] * 3, abs=0.01) and sum(first) == pytest.approx(1)
