@@ -30,6 +30,7 @@ from dvp.data.leaks import refuse_shared_questions, shared_pictures
 from dvp.errors import UserError
 from dvp.files import is_published
 from dvp.kinds import KINDS
+from dvp.model import DVP
 from dvp.module import DVPModule
 from dvp.runs.described import backbone_dtype, described_by
 from dvp.runs.devices import precision_of, prepare_devices
@@ -114,7 +115,7 @@ def build_module(config: dict[str, Any], data: QuestionData | Unasked) -> DVPMod
 
     Raises UserError for an insert_layer that the language model does not have.
     """
-    config = _searched(config)
+    config = searched(config)
     family = family_of(config["tokenizer"])
     if family != config["language_model"].lower():
         raise UserError(
@@ -123,19 +124,8 @@ def build_module(config: dict[str, Any], data: QuestionData | Unasked) -> DVPMod
         )
     task = data.task
     kind = KINDS[task.kind]
-    vision = _load_vision(config)  # before the language model: a wrong size shows at once
-    language_model = {
-        "dtype": backbone_dtype(config),
-        "quantize": config["quantize"],
-        "gradient_checkpointing": config["gradient_checkpointing"],
-        "as_published": config["as_published"],
-    }
-    compressors = {
-        "arms": None if config["search_stage"] else 1,
-        "num_heads": config["num_heads"],
-        "dropout": config["drop_rate"],
-    }
-    model = kind.build_model(config, data, vision, language_model, compressors)
+    vision = load_vision(config)  # before the language model: a wrong size shows at once
+    model = kind.build_model(config, data, vision, *_options(config))
     if precision_of(config) == "32-true":
         model.float()  # of 16-bit values, where a checkpoint was trained beside such: nothing casts them in passing
     if config["compile"]:
@@ -148,7 +138,7 @@ def build_module(config: dict[str, Any], data: QuestionData | Unasked) -> DVPMod
         task,
         data.answers,
         pick=_pick(config),
-        insert_layer=None if config["search_stage"] else _insert_layer(config, model.num_layers),
+        insert_layer=None if config["search_stage"] else insert_layer(config, model.num_layers),
         optimizer={key: config[key] for key in OPTIMIZER_KEYS} | {"learning_rate": rate},
         answer=kind.answer(config, data),
         submit=kind.submit(config, task),
@@ -170,6 +160,30 @@ def build_module(config: dict[str, Any], data: QuestionData | Unasked) -> DVPMod
     return module
 
 
+def build_empty(config: dict[str, Any]) -> DVP:
+    """The model that a run would train, its language model without weights: on torch's meta device, shapes alone."""
+    data, (language_model, compressors) = Unasked(_task(config), build_reader(config)), _options(config)
+    vision = load_vision(config)
+    with torch.device("meta"):
+        return KINDS[data.task.kind].build_model(config, data, vision, language_model | {"empty": True}, compressors)
+
+
+def _options(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options of the language model and of the compressors."""
+    language_model = {
+        "dtype": backbone_dtype(config),
+        "quantize": config["quantize"],
+        "gradient_checkpointing": config["gradient_checkpointing"],
+        "as_published": config["as_published"],
+    }
+    compressors = {
+        "arms": None if config["search_stage"] else 1,
+        "num_heads": config["num_heads"],
+        "dropout": config["drop_rate"],
+    }
+    return language_model, compressors
+
+
 def compile_parts(backbone: LanguageBackbone, vision: nn.Module, graphs: bool) -> None:
     """Compile the language model's layers and the image encoder, the latter into CUDA graphs if `graphs`.
 
@@ -183,7 +197,8 @@ def compile_parts(backbone: LanguageBackbone, vision: nn.Module, graphs: bool) -
         vision.encoder.compile(fullgraph=True, mode="reduce-overhead" if graphs else None)
 
 
-def _load_vision(config: dict[str, Any]) -> Vision:
+def load_vision(config: dict[str, Any]) -> Vision:
+    """The image encoder; raises UserError where it takes pictures of another size."""
     vision = Vision(clip.load(config["clip_model"]))
     if vision.image_size != config["image_size"]:
         raise UserError(
@@ -205,7 +220,7 @@ def encode_pictures(config: dict[str, Any]) -> None:
     )
     data.trainer = trainer
     splits = (*data.splits("fit"), *data.splits("test"))
-    cached_tokens(config | {"image_tokens": "cache"}).start(trainer, data, _load_vision(config), splits)
+    cached_tokens(config | {"image_tokens": "cache"}).start(trainer, data, load_vision(config), splits)
 
 
 def _pick(config: dict[str, Any]) -> tuple[str, ...]:
@@ -224,7 +239,7 @@ def _task(config: dict[str, Any]) -> Task:
     return task
 
 
-def _searched(config: dict[str, Any]) -> dict[str, Any]:
+def searched(config: dict[str, Any]) -> dict[str, Any]:
     """The config with K, and the checkpoint to start from, of the search that it asks for: that of `load_path` or one
     under `log_dir`.
     """
@@ -246,7 +261,8 @@ def _is_of_search(path: str) -> bool:
     return Path(path or "nothing").is_dir() and bool(read_description(path).get("search_stage"))
 
 
-def _insert_layer(config: dict[str, Any], layers: int) -> int:
+def insert_layer(config: dict[str, Any], layers: int) -> int:
+    """K; raises UserError where it is outside of so many layers."""
     layer = config["insert_layer"]
     if not 0 <= layer < layers:
         # Published: such a layer is never reached and the image is silently left out.

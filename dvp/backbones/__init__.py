@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, BitsAndBytesConfig, PreTrainedModel
+from transformers import AutoConfig, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 
 from dvp.backbones.base import LanguageBackbone, State
 from dvp.backbones.bert import Bert
 from dvp.backbones.llama import Llama
-from dvp.backbones.meta import is_meta_folder, load_meta
+from dvp.backbones.meta import is_meta_folder, load_meta, meta_config
 from dvp.backbones.t5 import T5
 from dvp.backbones.tokenizer_files import vocabulary_file
 from dvp.errors import UserError
@@ -87,11 +87,17 @@ def _load(
     dtype: torch.dtype = torch.float32,
     quantize: str | None = None,
     gradient_checkpointing: bool = False,
+    empty: bool = False,
 ) -> PreTrainedModel:
     """The model in `dtype`, or in 8 or 4 bits on the GPU.
 
-    gradient_checkpointing: compute layers again in the backward pass.
+    gradient_checkpointing: compute layers again in the backward pass. empty: shapes alone, on torch's meta device, as
+    the folder's config tells them; then nothing is quantized.
     """
+    if empty:
+        config = meta_config(Path(name_or_path)) if is_meta_folder(Path(name_or_path)) else _config_of(name_or_path)
+        with torch.device("meta"):
+            return model_class._from_config(config, dtype=dtype, attn_implementation="sdpa", **backbone.model_options)
     if is_meta_folder(Path(name_or_path)):
         if quantize:
             raise UserError(
@@ -114,9 +120,7 @@ def _from_huggingface(
     dtype: torch.dtype,
     quantize: str | None,
 ) -> PreTrainedModel:
-    config = AutoConfig.from_pretrained(name_or_path)
-    if config.pad_token_id is not None and not 0 <= config.pad_token_id < config.vocab_size:
-        config.pad_token_id = None  # public folders name one that the embedding table lacks, such as -1
+    config = _config_of(name_or_path)
     options: dict[str, Any] = model_options | {"config": config, "dtype": dtype}
     if quantize:
         options["quantization_config"] = _bits(quantize)
@@ -139,6 +143,13 @@ def _from_huggingface(
     if options["dtype"] == "auto":
         _cast(model, dtype)
     return model
+
+
+def _config_of(name_or_path: str) -> PreTrainedConfig:
+    config = AutoConfig.from_pretrained(name_or_path)
+    if config.pad_token_id is not None and not 0 <= config.pad_token_id < config.vocab_size:
+        config.pad_token_id = None  # public folders name one that the embedding table lacks, such as -1
+    return config
 
 
 def _cast(model: nn.Module, dtype: torch.dtype) -> None:

@@ -46,27 +46,8 @@ def from_meta_state(
     Meta turns neighbouring pairs of a head, Hugging Face its two halves: the rows of q and k are put in that order.
     Raises UserError where names or shapes do not make a LLaMA.
     """
-    renamed = {}
-    for name, tensor in state.items():
-        for pattern, new, _ in NAMES:
-            if re.fullmatch(pattern, name):
-                turned = name.endswith(("attention.wq.weight", "attention.wk.weight"))
-                renamed[re.sub(pattern, new, name)] = _halves(tensor, params["n_heads"]) if turned else tensor
-    wanted = ("model.embed_tokens.weight", "model.layers.0.mlp.gate_proj.weight")
-    if absent := [name for name in wanted if name not in renamed]:
-        raise UserError(
-            f"These are not the weights of a LLaMA in Meta's layout ({', '.join(absent)} is missing): copy them again."
-        )
-    vocabulary, dim = renamed[wanted[0]].shape
-    config = LlamaConfig(
-        vocab_size=vocabulary,
-        hidden_size=dim,
-        intermediate_size=len(renamed[wanted[1]]),
-        num_hidden_layers=len({name.split(".")[2] for name in renamed if name.startswith("model.layers.")}),
-        num_attention_heads=params["n_heads"],
-        rms_norm_eps=params["norm_eps"],
-        attn_implementation="sdpa",
-    )
+    renamed = _renamed(state, params)
+    config = _config(renamed, params)
     model, report = LlamaForCausalLM.from_pretrained(
         None, config=config, state_dict=renamed, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
     )
@@ -78,15 +59,49 @@ def from_meta_state(
     return model
 
 
+def meta_config(folder: Path) -> LlamaConfig:
+    """The config of the model in a folder of Meta's, of the shapes of its weights, none of which is read."""
+    state, params = _read_shards(folder, "meta")
+    return _config(_renamed(state, params), params)
+
+
+def _renamed(state: Mapping[str, Tensor], params: dict[str, Any]) -> dict[str, Tensor]:
+    renamed = {}
+    for name, tensor in state.items():
+        for pattern, new, _ in NAMES:
+            if re.fullmatch(pattern, name):
+                turned = name.endswith(("attention.wq.weight", "attention.wk.weight"))
+                renamed[re.sub(pattern, new, name)] = _halves(tensor, params["n_heads"]) if turned else tensor
+    return renamed
+
+
+def _config(renamed: Mapping[str, Tensor], params: dict[str, Any]) -> LlamaConfig:
+    wanted = ("model.embed_tokens.weight", "model.layers.0.mlp.gate_proj.weight")
+    if absent := [name for name in wanted if name not in renamed]:
+        raise UserError(
+            f"These are not the weights of a LLaMA in Meta's layout ({', '.join(absent)} is missing): copy them again."
+        )
+    vocabulary, dim = renamed[wanted[0]].shape
+    return LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=dim,
+        intermediate_size=len(renamed[wanted[1]]),
+        num_hidden_layers=len({name.split(".")[2] for name in renamed if name.startswith("model.layers.")}),
+        num_attention_heads=params["n_heads"],
+        rms_norm_eps=params["norm_eps"],
+        attn_implementation="sdpa",
+    )
+
+
 def _halves(rows: Tensor, heads: int) -> Tensor:
     """Rows (heads * 2d, D) of neighbouring pairs, reordered so that the first of all pairs come before the second."""
     return rows.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2)
 
 
-def _read_shards(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _read_shards(folder: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
     params = read_json(folder / "params.json")
     require_fields(folder / "params.json", params, {"n_heads": int, "norm_eps": float}, "copy it again")
-    shards = [_read(path) for path in sorted(folder.glob("consolidated.*.pth"))]
+    shards = [_read(path, device) for path in sorted(folder.glob("consolidated.*.pth"))]
     if not shards:
         raise UserError(f"{folder} has params.json but no consolidated.*.pth: put Meta's weights beside it.")
     state = {}
@@ -97,9 +112,9 @@ def _read_shards(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return state, params
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read(path: Path, device: str) -> dict[str, Tensor]:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return torch.load(path, map_location=device, weights_only=True, mmap=True)
     except (OSError, RuntimeError, pickle.UnpicklingError) as error:
         raise UserError(
             f"{path} cannot be read as Meta's weights, tensors alone ({str(error).splitlines()[0]}): copy it again."

@@ -10,20 +10,30 @@ from dvp.config import LANGUAGE_MODELS, SHAPES
 from dvp.errors import UserError
 from dvp.files import RESUME_WORDS, read_json
 from dvp.manifest import finish
+from dvp.runs.folder import RANKS
 from dvp.tasks import TASKS
 
 
 def check_start(config: dict[str, Any]) -> None:
     """Raise UserError where a checked config asks for what this machine does not have: files, a layer, a package."""
     check_data(config)
-    _check_language_model(config)
-    _check_image_encoder(config["clip_model"], config["image_size"])
-    if config["logger"]:
-        _check_package(f"logger={config['logger']}", config["logger"])
+    check_language_model(config)
+    check_image_encoder(config["clip_model"], config["image_size"])
+    check_packages(config)
 
 
 def check_data(config: dict[str, Any]) -> None:
     """Raise UserError where the tables that the configured task surely reads are not all there."""
+    check_data_root(config)
+    for path in missing_tables(config):
+        have = ", ".join(sorted(found.name for found in path.parent.glob("*.arrow"))) or "no Arrow file"
+        raise UserError(
+            f"{path} is missing ({path.parent} has {have}): make it with `python run.py convert`, see DATA.md."
+        )
+
+
+def check_data_root(config: dict[str, Any]) -> None:
+    """Raise UserError where there is no folder of tables; a conversion that was killed behind its end is completed."""
     data_root = config["data_root"]
     if not data_root or not Path(data_root).is_dir():
         way = (
@@ -33,11 +43,6 @@ def check_data(config: dict[str, Any]) -> None:
         )
         raise UserError(f"data_root={data_root!r} is not a folder: {way}.")
     finish(Path(data_root), TASKS[config["datasets"]].files)
-    for path in missing_tables(config):
-        have = ", ".join(sorted(found.name for found in Path(data_root).glob("*.arrow"))) or "no Arrow file"
-        raise UserError(
-            f"{path} is missing ({data_root} has {have}): make it with `python run.py convert`, see DATA.md."
-        )
 
 
 def missing_tables(config: dict[str, Any]) -> list[Path]:
@@ -59,6 +64,37 @@ def check_devices(num_gpus: int, strategy: str) -> None:
         _check_package(f"strategy={strategy}", "deepspeed")
 
 
+def check_launcher(config: dict[str, Any]) -> None:
+    """Raise UserError where torchrun started other processes than the settings say, or nothing starts other machines'.
+
+    The numbers must be the settings' own: batches are dealt by them.
+    """
+    key = "num_gpus" if config["num_gpus"] else "cpu_processes"
+    said = {"num_nodes": config["num_nodes"], key: config[key]}
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        each = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ["WORLD_SIZE"]) // each
+        if (nodes, each) != tuple(said.values()):
+            here = " ".join(f"{name}={value}" for name, value in said.items())
+            raise UserError(
+                f"torchrun started {nodes} x {each} processes (--nnodes x --nproc-per-node), but {here}: give "
+                f"num_nodes={nodes} {key}={each}."
+            )
+    elif config["num_nodes"] > 1 and not {"RANK", *RANKS} & set(os.environ):
+        raise UserError(
+            f"num_nodes={config['num_nodes']}, but nothing says which of them this is: start every one with torchrun "
+            "or srun, see docs/cluster.md."
+        )
+
+
+def check_packages(config: dict[str, Any]) -> None:
+    """Raise UserError where a setting needs a package that is not there."""
+    if config["logger"]:
+        _check_package(f"logger={config['logger']}", config["logger"])
+    if config["quantize"]:
+        _check_package(f"quantize={config['quantize']}", "bitsandbytes")
+
+
 def _check_package(setting: str, package: str) -> None:
     if importlib.util.find_spec(package) is None:
         raise UserError(f"{setting} needs the package {package}: pip install {package}")
@@ -78,7 +114,7 @@ def _gpus_at_most() -> int | None:
     return available
 
 
-def _check_language_model(config: dict[str, Any]) -> None:
+def check_language_model(config: dict[str, Any]) -> None:
     """Raise UserError where config.json in the folder tells of another model, or of too few layers or positions."""
     folder = config["tokenizer"]
     _check_place("tokenizer", folder)
@@ -105,7 +141,8 @@ def _check_language_model(config: dict[str, Any]) -> None:
         )
 
 
-def _check_image_encoder(folder: str, image_size: int) -> None:
+def check_image_encoder(folder: str, image_size: int) -> None:
+    """Raise UserError where config.json in the folder tells of pictures of another size."""
     _check_place("clip_model", folder)
     model = _read_model(folder) or {}
     inner = model.get("vision_config")

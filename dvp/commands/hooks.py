@@ -11,7 +11,7 @@ from typing import Any
 from sacred.observers import FileStorageObserver
 from sacred.run import Run
 
-from dvp.commands.early import check_checkpoint, check_devices, check_start
+from dvp.commands.early import check_checkpoint, check_devices, check_launcher, check_start
 from dvp.commands.idle import idle, unread
 from dvp.config import check, check_values, ex, one_task
 from dvp.errors import UserError
@@ -90,6 +90,8 @@ def before_a_run(config: dict[str, Any], command_name: str, logger: Logger) -> d
     if command_name in (*OBSERVED, "encode"):
         check_devices(config["num_gpus"], config["strategy"])  # before it is asked what fits on a device
         checked = check(config | known)
+        if command_name in OBSERVED:
+            check_launcher(checked)
         if not _tests_own_checkpoint(config):  # else what was typed, which only Sacred knows here, counts
             check_start(checked)
     if command_name in OBSERVED:
@@ -130,6 +132,16 @@ def _told_by_checkpoint(config: dict[str, Any]) -> dict[str, Any]:
     return known | {"datasets": [known["datasets"]]} if "datasets" in known else known
 
 
+def _told_if_whole(config: dict[str, Any]) -> dict[str, Any]:
+    """The same; nothing of a checkpoint at fault, which is listed among others."""
+    try:
+        for key in ("load_path", "resume_from"):
+            check_checkpoint(key, config[key])
+        return _told_by_checkpoint(config)
+    except UserError:
+        return {}
+
+
 def _base_of_checkpoint(config: dict[str, Any]) -> dict[str, Any]:
     path = str(config["load_path"] or "")
     told = settings_told(path, on_gpu=False) if path and Path(path).is_dir() else {}
@@ -139,6 +151,7 @@ def _base_of_checkpoint(config: dict[str, Any]) -> dict[str, Any]:
 # What a command takes from its checkpoint where it is not typed
 TOLD: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "main": _told_by_checkpoint,
+    "doctor": _told_if_whole,
     "predict": _base_of_checkpoint,
     "demo": _base_of_checkpoint,
 }

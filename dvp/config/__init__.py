@@ -22,7 +22,7 @@ from dvp.config.experiments import (
     Shapes,
     shapes_settings,
 )
-from dvp.config.rules import RULES, check, check_values, one_task
+from dvp.config.rules import RULES, check, check_values, contradictions, fill, one_task, passes_of
 from dvp.config.saved import is_saved, read_saved
 
 __all__ = [
@@ -37,8 +37,11 @@ __all__ = [
     "check",
     "check_command_line",
     "check_values",
+    "contradictions",
     "ex",
+    "fill",
     "one_task",
+    "passes_of",
     "settle",
 ]
 

@@ -195,22 +195,34 @@ def one_task(datasets: str | Sequence[str]) -> str:
 
 def check(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config of a run with `datasets` as one name and placeholders filled in; raises UserError at a wrong value."""
+    config = fill(config)
+    testing = config["test_only"] and config["per_gpu_batchsize"]  # without updates
+    passes = 1 if testing else passes_of(config)
+    for sentence in contradictions(config):
+        raise UserError(sentence)
+    return config | {"accumulate": passes}
+
+
+def fill(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with `datasets` as one name, placeholders filled in and `devices` counted; raises UserError at a wrong
+    value, but for what values must be to each other.
+    """
     check_values(config)
     config = dict(config) | {key: str(config[key]) for key in TEXTS if config[key] is not None}
     config["datasets"] = one_task(config["datasets"])
     config["load_path"], config["resume_from"] = config["load_path"] or "", config["resume_from"] or None
     config["tokenizer"] = config["tokenizer"].replace("{language_model}", config["language_model"].lower())
-    devices = (config["num_gpus"] or config["cpu_processes"]) * config["num_nodes"]
-    testing = config["test_only"] and config["per_gpu_batchsize"]  # without updates
-    passes = 1 if testing else _passes(config["batch_size"], config["per_gpu_batchsize"], devices)
-    for contradicts, sentence in CONTRADICTIONS:
-        if contradicts(config):
-            raise UserError(sentence.format_map(config))
-    return config | {"accumulate": passes, "devices": devices}
+    return config | {"devices": (config["num_gpus"] or config["cpu_processes"]) * config["num_nodes"]}
 
 
-def _passes(batch_size: int, per_gpu_batchsize: int, devices: int) -> int:
-    """Passes per update on each of `devices`."""
+def contradictions(config: dict[str, Any]) -> list[str]:
+    """A sentence for each contradiction among the settings of a filled config."""
+    return [sentence.format_map(config) for contradicts, sentence in CONTRADICTIONS if contradicts(config)]
+
+
+def passes_of(config: dict[str, Any]) -> int:
+    """Passes per update on each device of a filled config; raises UserError where the rows cannot be split so."""
+    batch_size, per_gpu_batchsize, devices = (config[key] for key in ("batch_size", "per_gpu_batchsize", "devices"))
     if not per_gpu_batchsize:
         raise UserError("per_gpu_batchsize=0 is wrong: say how many rows fit on one device, at least 1.")
     passes, left = divmod(batch_size, per_gpu_batchsize * devices)

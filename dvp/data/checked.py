@@ -23,15 +23,25 @@ class Checked(NamedTuple):
     notes: list[str]  # what is worth knowing
 
 
-def check_tables(data_root: str, task: Task, columns: Iterable[str], *, pictures: bool = True) -> list[Checked]:
+def check_tables(
+    data_root: str,
+    task: Task,
+    columns: Iterable[str],
+    *,
+    pictures: bool = True,
+    as_published: bool = False,
+    tested: tuple[str, ...] = (),
+) -> list[Checked]:
     """What is found of every table of a task in a folder, and last of all together: vocabulary and splits.
 
     columns: that the task's reader asks of them. pictures: their bytes are looked at, too, which takes as long as the
-    disk does. What is wrong with a table is told, not raised.
+    disk does. as_published: splits may share questions. tested: only these splits are looked at, each by itself, as a
+    test does. What is wrong with a table is told, not raised.
     """
-    splits = dict.fromkeys((*task.train, *task.validate, *task.test, *task.test_splits))
+    splits = dict.fromkeys(tested or (*task.train, *task.validate, *task.test, *task.test_splits))
     there = [split for split in splits if table_path(data_root, task.files, split).is_file()]
-    lacking = [split for split in (*task.train, *task.validate) if split not in there and split != task.may_lack]
+    needed = tested or (*task.train, *task.validate)
+    lacking = [split for split in needed if split not in there and split != task.may_lack]
     faults = [f"{table_path(data_root, task.files, split)} is missing: convert the raw data." for split in lacking]
     try:
         manifest = read_manifest(data_root, task.files)
@@ -45,12 +55,19 @@ def check_tables(data_root: str, task: Task, columns: Iterable[str], *, pictures
             opened[split] = table
             wrong += list(_within(table, manifest, pictures))
         found.append(Checked(path.name, len(table or ()), bool(manifest and path.name in manifest.files), wrong, []))
+    wrong, notes = ([], []) if tested else _between(data_root, task, opened, as_published)
+    return [*found, Checked(task.files, sum(one.rows for one in found), bool(manifest), faults + wrong, notes)]
+
+
+def _between(data_root: str, task: Task, opened: dict[str, Table], as_published: bool) -> tuple[list[str], list[str]]:
+    """What is wrong, and worth knowing, between tables that open."""
+    faults = []
     if not task.answers:
         faults += _faults(lambda: check_answers(opened.values(), read_answers(data_root, task)))[1]
-    faults += _faults(lambda: refuse_shared_questions(task, opened))[1]
+    if not as_published:
+        faults += _faults(lambda: refuse_shared_questions(task, opened))[1]
     shared, wrong = _faults(lambda: shared_pictures(data_root, task, opened))
-    notes = [shared] if shared else []
-    return [*found, Checked(task.files, sum(one.rows for one in found), bool(manifest), faults + wrong, notes)]
+    return faults + wrong, [shared] if shared else []
 
 
 def _within(table: Table, manifest: Manifest | None, pictures: bool) -> Iterator[str]:

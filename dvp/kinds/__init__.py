@@ -8,6 +8,7 @@ SOME_UNUSED           whether a pass may leave trained parameters without a grad
 transform             picture, size, whether to turn it as its EXIF says -> pixels (3, size, size)
 seen                  width, height, size -> left, top, right, bottom of what that transform leaves of a picture
 describe_transform    size, whether to turn -> what names that transform's numbers, in a cache of image tokens
+columns               task -> the columns that its tables must have
 read                  config, task, transform of pictures -> what makes datasets and batches of its tables
 build_model           config, data, vision, options of the language model, the compressors' -> DVP
 answer                config, data -> what answers a batch while validating and in the test

@@ -24,6 +24,7 @@ from dvp.vision import Vision, ZeroTokens
 __all__ = [
     "answer",
     "build_model",
+    "columns",
     "describe_transform",
     "load_published",
     "read",
@@ -52,6 +53,11 @@ def read(config: dict[str, Any], task: Task, transform: Callable[[Image.Image], 
         # Published: T5's query averages over padding, so how much of it there is changes the result.
         pad_to_max=config["as_published"] and config["language_model"] == "T5",
     )
+
+
+def columns(task: Task) -> tuple[str, ...]:
+    """The columns that the tables of a task must have."""
+    return task.columns
 
 
 def settings_in(path: str) -> dict[str, Any]:

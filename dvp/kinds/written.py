@@ -15,7 +15,7 @@ from dvp.evaluation.submission import Submission
 from dvp.model import DVP
 from dvp.published.scienceqa import load_published
 from dvp.scienceqa.answering import by_likelihood, by_text, results
-from dvp.scienceqa.data import ProblemReader
+from dvp.scienceqa.data import COLUMNS, ProblemReader
 from dvp.scienceqa.data import all_of_it as seen
 from dvp.scienceqa.data import describe_squeeze as describe_transform
 from dvp.scienceqa.data import squeeze as transform
@@ -28,6 +28,7 @@ from dvp.vision import Vision
 __all__ = [
     "answer",
     "build_model",
+    "columns",
     "describe_transform",
     "load_published",
     "read",
@@ -62,6 +63,11 @@ def read(config: dict[str, Any], task: Task, transform: Callable[[Image.Image], 
     )
     options = {key: config[key] for key in ("prompt_format", "use_caption", "as_published")}
     return ProblemReader(tokens, layout, transform, likelihood=likelihood, **options)
+
+
+def columns(task: Task) -> tuple[str, ...]:
+    """The columns that the tables of a task must have."""
+    return COLUMNS
 
 
 def settings_in(path: str) -> dict[str, Any]:
