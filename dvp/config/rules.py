@@ -257,6 +257,11 @@ CONTRADICTIONS: tuple[tuple[Callable[[dict[str, Any]], Any], str], ...] = (
         "strategy={strategy} needs a GPU: on the CPU leave strategy out.",
     ),
     (
+        lambda c: c["strategy"].startswith("fsdp"),
+        "strategy={strategy} is not offered, it cuts weights into pieces and a checkpoint would hold one of them: take "
+        "ddp, and for a large frozen language model backbone_dtype=bfloat16, quantize=8bit or 4bit.",
+    ),
+    (
         lambda c: c["test_only"] and not c["load_path"],
         "test_only=True needs load_path=<checkpoint>: say which checkpoint to test.",
     ),
