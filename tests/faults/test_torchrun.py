@@ -70,7 +70,9 @@ def killed(world: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> t
         "--monitor-interval=0.1", str(Path(__file__).with_name("in_turn.py")),
     ]  # fmt: skip
     typed = [word for one in commands for word in (*one, "--")][:-1]
-    own = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "KILLED": str(place / "mark")}
+    # Else torchrun keeps the addresses of killed processes, which those that are started again may call.
+    fresh = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    own = fresh | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "KILLED": str(place / "mark")}
     options = {"cwd": ROOT, "env": os.environ | own, "start_new_session": True}
     with open(place / "said.txt", "w") as said:
         agents = [subprocess.Popen([*torchrun, *typed], stdout=said, stderr=said, **options) for _ in range(2)]
