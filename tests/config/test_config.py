@@ -295,7 +295,7 @@ def test_accumulation_makes_up_the_batch_or_is_refused(settings: dict, passes: i
         ({"metric": "speed"}, "level=<percent>"),
         ({"learning_rate": 0}, "decay_power=constant"),
         ({"strategy": "fsdp", "num_gpus": 0}, "needs a GPU"),
-        ({"strategy": "fsdp", "num_gpus": 2}, "is not offered, it cuts weights"),
+        ({"strategy": "fsdp", "num_gpus": 1}, "is not offered, it cuts weights"),
         ({"per_gpu_batchsize": 0}, "how many rows fit"),
     ],
 )
