@@ -21,9 +21,9 @@ FORM = re.compile(r"(^|\s)[<\[]|^\.\.\.")  # python run.py [command] with <exper
 
 
 def commands(path: Path) -> list[str]:
-    """What follows `python run.py` in a document: up to the end of the line, of the code or of the table's cell."""
+    """What follows `python run.py`, or torchrun's, in a document: up to the end of the line, of the code or of the table's cell."""
     text = path.read_text(encoding="utf-8").replace("\\\n", " ")
-    found = [line.strip() for line in re.findall(r"python run\.py ([^`\n|#]+)", text)]
+    found = [line.strip() for line in re.findall(r"(?:python|torchrun .*) +run\.py ([^`\n|#]+)", text)]
     return [line for line in found if not FORM.search(line)]
 
 
@@ -89,6 +89,8 @@ def test_a_line_for_the_shell_is_of_a_program_that_is_there(name: str, line: str
     match shlex.split(line):
         case ["python", "run.py", *_] | ["git", "clone", *_] | ["cd", "dvp"]:
             pass  # the first are tried above
+        case ["srun", "python", "run.py", *_] | ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1", "torchrun", *_]:
+            pass  # these too
         case ["make", target, *_]:
             assert target in TARGETS
         case ["source", place]:
