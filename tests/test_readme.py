@@ -21,7 +21,7 @@ FORM = re.compile(r"(^|\s)[<\[]|^\.\.\.")  # python run.py [command] with <exper
 
 
 def commands(path: Path) -> list[str]:
-    """What follows `python run.py`, or torchrun's, in a document: up to the end of the line, of the code or of the table's cell."""
+    """What follows `python run.py`, or torchrun's, in a document: up to the end of line, code or cell of a table."""
     text = path.read_text(encoding="utf-8").replace("\\\n", " ")
     found = [line.strip() for line in re.findall(r"(?:python|torchrun .*) +run\.py ([^`\n|#]+)", text)]
     return [line for line in found if not FORM.search(line)]
