@@ -82,7 +82,7 @@ SHAPES = {
 SHAPES_SEARCH = {
     "kab": "mean", "use_adapter": True, "batch_size": 32, "per_gpu_batchsize": 32, "max_epoch": 4, "learning_rate": 2e-3
 }  # fmt: skip
-SHAPES_VQA_SEARCH = {"learning_rate": 1e-3}  # at 2e-3 its arms stay blind for 600 updates more
+SHAPES_VQA_SEARCH = {"learning_rate": 1e-3}  # at 2e-3 its arms stay blind for longer
 SHAPES_ADAPTERS = {"learning_rate": 4e-3}
 # At twice the rate some seeds stay blind.
 SHAPES_SCIENCE_QA = {"learning_rate": 8e-3, "warmup_steps": 0.1, "max_epoch": 3}
