@@ -22,7 +22,7 @@ MADE_BY = {
     "self._words(*ended)": ("dvp/runs/stopping.py", "_words"),
     "unwritable": ("dvp/data/token_cache.py", "claim"),
     "shortage": ("dvp/data/token_cache.py", "shortage"),
-    "sentence.format_map(config)": None,  # CONTRADICTIONS
+    "sentence": None,  # CONTRADICTIONS
     "str(error).replace(str(folder), str(raw))": None,  # another UserError, with the folder that the user knows
 }
 # What a room's messages are about, the first that fits; in the order of the page
