@@ -123,7 +123,7 @@ def build_module(config: dict[str, Any], data: QuestionData | Unasked) -> DVPMod
         )
     task = data.task
     kind = KINDS[task.kind]
-    vision = _load_vision(config)  # before the language model: a wrong size shows at once
+    vision = load_vision(config)  # before the language model: a wrong size shows at once
     language_model = {
         "dtype": backbone_dtype(config),
         "quantize": config["quantize"],
@@ -183,7 +183,8 @@ def compile_parts(backbone: LanguageBackbone, vision: nn.Module, graphs: bool) -
         vision.encoder.compile(fullgraph=True, mode="reduce-overhead" if graphs else None)
 
 
-def _load_vision(config: dict[str, Any]) -> Vision:
+def load_vision(config: dict[str, Any]) -> Vision:
+    """The configured image encoder, frozen; raises UserError where it takes pictures of another size."""
     vision = Vision(clip.load(config["clip_model"]))
     if vision.image_size != config["image_size"]:
         raise UserError(
@@ -205,7 +206,7 @@ def encode_pictures(config: dict[str, Any]) -> None:
     )
     data.trainer = trainer
     splits = (*data.splits("fit"), *data.splits("test"))
-    cached_tokens(config | {"image_tokens": "cache"}).start(trainer, data, _load_vision(config), splits)
+    cached_tokens(config | {"image_tokens": "cache"}).start(trainer, data, load_vision(config), splits)
 
 
 def _pick(config: dict[str, Any]) -> tuple[str, ...]:

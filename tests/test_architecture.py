@@ -47,6 +47,7 @@ MUST_NOT_KNOW = {
     "answering": {"run", "demos", "dvp.commands", "dvp.search", "dvp.optim", "dvp.report", "dvp.prepare"},
     "page": {"run", "demos", "dvp.commands", "dvp.config", "dvp.build", "dvp.module", "dvp.search", "dvp.prepare"},
     "sweep": {"run", "demos", "dvp.commands"},
+    "sharing": {"run", "demos", "dvp.commands", "dvp.answering", "dvp.module", "dvp.optim", "dvp.prepare"},
     "commands": {"run", "demos"},
     "runs": STEERING | METHOD | {"PIL", "dvp.module", "dvp.published", "dvp.search", "dvp.report"},
     "config": {

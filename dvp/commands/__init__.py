@@ -1,9 +1,9 @@
 """The command line: search, train, test (main.py) and the other verbs, all of one Sacred experiment."""
 
-from dvp.commands import compare, demo, hooks, main, predict, search_and_train, sweep, verbs
+from dvp.commands import compare, demo, export, hooks, main, predict, search_and_train, sweep, verbs
 from dvp.config import ex
 
-__all__ = ["compare", "demo", "ex", "hooks", "main", "predict", "search_and_train", "start", "sweep", "verbs"]
+__all__ = ["compare", "demo", "ex", "export", "hooks", "main", "predict", "search_and_train", "start", "sweep", "verbs"]
 
 
 def start() -> None:
