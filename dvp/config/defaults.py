@@ -101,9 +101,7 @@ def defaults():
     choices = ""  # ScienceQA: what is chosen from, separated by |, as in choices="red|blue"
     hint = ""  # ScienceQA: the text that comes with the question
     ask_from = ""  # instead: a JSONL file, {"image": ..., "question": ...} per line, its paths seen from its folder
-    to = (
-        ""  # with ask_from: the JSONL file that the answers go to, where an interrupted run goes on; or export's folder
-    )
+    to = ""  # with ask_from: the JSONL file that the answers go to, where an interrupted run goes on; export: a folder
     top = 5  # answers shown
     json = False  # True: the answer as JSON instead of a table
     heatmap = ""  # PNG file to draw: what of the picture the prompt was made of

@@ -110,7 +110,7 @@ RULES: dict[str, Rule] = {
         "the name of a repository on the hub, as in push_to=user/name",
     ),
     "license": Rule(
-        lambda value: type(value) is str and bool(re.fullmatch("[a-z0-9.-]+", value)),
+        lambda value: type(value) is str and bool(re.fullmatch("[a-z0-9][a-z0-9.-]*", value)),
         "a licence as the hub names it, such as apache-2.0, mit or other",
     ),
     "host": Rule(lambda value: type(value) is str and _is_name(value), "an address of this machine, such as 127.0.0.1"),

@@ -56,7 +56,8 @@ def _search(
         record = search_beside(checkpoint).record
         if not record["found"]:
             raise UserError(
-                f"{checkpoint} is of a search that found no K ({record['verdict']}): train at a K, and export that."
+                f"{checkpoint} is of a search that found no K ({record['verdict']}): search longer, or "
+                "export a training at a K."
             )
         return record, True
     started = Path(config.get("load_path") or "nothing")

@@ -192,7 +192,7 @@ def test_what_ran_as_published_is_stamped(export, checkpoint) -> None:
 def test_a_search_gives_the_compressor_of_its_k(trained, export, refused, tmp_path) -> None:
     search = trained("dvp_search_bert_gqa", search_sample="all")
     searched(search, found=False, verdict="undecided")
-    assert "found no K (undecided): train at a K" in refused("export", "with", load_path=search, to=tmp_path / "no")
+    assert "found no K (undecided): search longer" in refused("export", "with", load_path=search, to=tmp_path / "no")
     searched(search, **FOUND)
     out = export(search)
     assert "a search said: K = 2" in (out / "README.md").read_text()
