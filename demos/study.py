@@ -82,7 +82,12 @@ def search(bed: Bed, rule: str, seed: int) -> tuple[Path, dict[str, Any]]:
 def after(record: dict[str, Any], updates: int) -> dict[str, Any]:
     """What a search by the mean knew after so many updates."""
     trace = record["trace"][: updates // record["scored_every"]]
-    return record | {"updates": updates, "trace": trace, "insert_layer": standings(trace).leader, "verdict": "not asked yet, K is its leader"}
+    return record | {
+        "updates": updates,
+        "trace": trace,
+        "insert_layer": standings(trace).leader,
+        "verdict": "not asked yet, K is its leader",
+    }
 
 
 def layers_matter() -> tuple[list[str], Truth]:

@@ -5,6 +5,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -44,7 +45,7 @@ def command(words: str) -> float:
     """The seconds that `python run.py <words>` took; it runs in this process, which saves the imports."""
     print(f"\n$ python run.py {words}", flush=True)
     start = time.perf_counter()
-    run.ex.run_commandline(["run.py", *words.split()])
+    run.ex.run_commandline(["run.py", *shlex.split(words)])
     return time.perf_counter() - start
 
 
@@ -54,14 +55,15 @@ def search(log_dir: Path, experiment: str, settings: str = "") -> tuple[dict, fl
     return json.loads(next(log_dir.rglob("search.json")).read_text(encoding="utf-8")), seconds
 
 
-def train(log_dir: Path, experiment: str, name: str, settings: str) -> Trained:
+def train(
+    log_dir: Path, experiment: str, name: str, settings: str, data_root: str | Path = SHAPES["data_root"]
+) -> Trained:
     """Train, and let the best checkpoint answer the test questions."""
-    words = f"with {experiment} shapes log_dir={log_dir} exp_name={name}"
-    seconds = command(f"{words} {settings}")
+    place = f"data_root={data_root} log_dir={log_dir}"
+    seconds = command(f"with {experiment} shapes {place} exp_name={name} {settings}")
     (best,) = log_dir.glob(f"{name}_seed*/version_0/checkpoints/epoch*.ckpt")
     checkpoint = best.rename(best.with_name(f"{name}.ckpt"))
-    blind = "image_tokens=zero" if "image_tokens=zero" in settings else ""  # ScienceQA sets another
-    command(f"{words} {blind} test_only=True load_path={checkpoint}")
+    command(f"with {place} num_gpus=0 num_workers=0 test_only=True load_path={checkpoint}")
     (answers,) = log_dir.glob(f"*_{name}.json")
     with safe_open(checkpoint / "weights.safetensors", "pt") as weights:
         parameters = sum(torch.Size(weights.get_slice(key).get_shape()).numel() for key in weights.keys())  # noqa: SIM118

@@ -198,7 +198,7 @@ def compile_parts(backbone: LanguageBackbone, vision: nn.Module, graphs: bool) -
 
 
 def load_vision(config: dict[str, Any]) -> Vision:
-    """The image encoder; raises UserError where it takes pictures of another size."""
+    """The configured image encoder, frozen; raises UserError where it takes pictures of another size."""
     vision = Vision(clip.load(config["clip_model"]))
     if vision.image_size != config["image_size"]:
         raise UserError(

@@ -27,7 +27,7 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
-        for file in [temporary] if temporary.is_file() else sorted(temporary.iterdir()):
+        for file in files_in(temporary) if temporary.is_dir() else [temporary]:
             with open(file, "rb") as handle:
                 os.fsync(handle.fileno())
         if path.is_dir():  # a folder can't be replaced in one step: the old one makes room first
@@ -43,6 +43,11 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         ) from error
     finally:
         remove(temporary)
+
+
+def files_in(folder: Path) -> list[Path]:
+    """All files in a folder and in the folders of it, in order."""
+    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def write_link(path: Path, target: str) -> None:
@@ -142,7 +147,8 @@ def require_fields(path: Path, content: dict[str, Any], fields: dict[str, Any], 
 
 def write_checksums(folder: Path) -> None:
     """Write down the sha256 of each file in a folder, and of that list itself."""
-    files = {path.name: _digest(path) for path in sorted(folder.iterdir()) if path.name != CHECKSUMS}
+    named = {path.relative_to(folder).as_posix(): path for path in files_in(folder) if path.name != CHECKSUMS}
+    files = {name: _digest(path) for name, path in named.items()}
     listed = {"format": 1, "sha256": files, "of_these": _digest_of(files)}
     (folder / CHECKSUMS).write_text(json.dumps(listed, indent=1), encoding="utf-8")
 
@@ -180,9 +186,20 @@ def _digest_of(files: dict[str, str]) -> str:
 
 
 FORMAT = 1  # of description.json
+# What describes a checkpoint, and what holds its weights: of a run's, and of an exported one, as the field names them.
+DESCRIPTION, EXPORTED = "description.json", "config.json"
+WEIGHTS = {DESCRIPTION: "weights.safetensors", EXPORTED: "model.safetensors"}
 # What every one says; of before format 1 it may have no config, and ScienceQA's no answers.
 DESCRIBED = {"task": str, "language_model": str, "search_stage": bool, "frozen": str}
 DESCRIBED_LATER = {"answers": list | None, "config": dict | None}
+
+
+def description_name(folder: Path) -> str | None:
+    """The file that describes the checkpoint of a folder, a key of WEIGHTS; None where the folder is none."""
+    if (folder / DESCRIPTION).is_file():
+        return DESCRIPTION
+    # A base model, too, has a config.json.
+    return EXPORTED if (folder / EXPORTED).is_file() and (folder / CHECKSUMS).is_file() else None
 
 
 def read_description(path: str) -> dict[str, Any]:
@@ -192,12 +209,13 @@ def read_description(path: str) -> dict[str, Any]:
         raise UserError(
             f"There is no checkpoint {path}: give the path of its folder (result/.../checkpoints/<name>.ckpt)."
         )
-    if not (folder / "description.json").is_file():
+    name = description_name(folder)
+    if name is None:
         raise UserError(f"{path} is no checkpoint of this project, it has no description.json: give another folder.")
-    check_checksums(folder, "description.json")
-    description = read_json(folder / "description.json", remedy=ANOTHER)
-    require_fields(folder / "description.json", description, DESCRIBED, ANOTHER)
-    require_fields(folder / "description.json", dict.fromkeys(DESCRIBED_LATER) | description, DESCRIBED_LATER, ANOTHER)
+    check_checksums(folder, name)
+    description = read_json(folder / name, remedy=ANOTHER)
+    require_fields(folder / name, description, DESCRIBED, ANOTHER)
+    require_fields(folder / name, dict.fromkeys(DESCRIBED_LATER) | description, DESCRIBED_LATER, ANOTHER)
     format_ = description.get("format", 0)
     if type(format_) is not int or format_ > FORMAT:
         raise UserError(

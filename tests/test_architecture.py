@@ -48,6 +48,7 @@ MUST_NOT_KNOW = {
     "page": {"run", "demos", "dvp.commands", "dvp.config", "dvp.build", "dvp.module", "dvp.search", "dvp.prepare"},
     "sweep": {"run", "demos", "dvp.commands"},
     "doctor": {"run", "demos", "dvp.commands", "dvp.answering", "dvp.page", "dvp.prepare"},
+    "sharing": {"run", "demos", "dvp.commands", "dvp.answering", "dvp.module", "dvp.optim", "dvp.prepare"},
     "commands": {"run", "demos"},
     "runs": STEERING | METHOD | {"PIL", "dvp.module", "dvp.published", "dvp.search", "dvp.report"},
     "config": {

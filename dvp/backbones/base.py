@@ -66,6 +66,7 @@ class LanguageBackbone(nn.Module):
     token_types: ClassVar[bool] = True  # whether the compressor marks text and prompt with a type embedding
     head_width: ClassVar[float] = 2.0  # middle width of the classifier, in hidden sizes
     vocabulary: ClassVar[Vocabulary]  # the tokenizer's own file and special tokens
+    free_vocabulary: ClassVar[bool] = True  # whether its licence lets anyone hand the tokenizer's files on
     pad_id: ClassVar[int] = 0  # of positions that nothing attends to
 
     # What the tests make and expect

@@ -23,6 +23,7 @@ class Llama(LanguageBackbone):
     token_types = False
     head_width = 1 / 8
     vocabulary = Vocabulary("tokenizer.model", begin=("bos_token", "<s>"), end=("eos_token", "</s>"))
+    free_vocabulary = False
     tiny = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
     tiny_tokenizer = "LlamaTokenizer"
     adapters_per_layer = {"layers": 2}

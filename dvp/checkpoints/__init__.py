@@ -1,6 +1,14 @@
 """Our checkpoints: the folder they are, what of a model (weights.py) and of a run (standing.py) goes in, older ones."""
 
-from dvp.checkpoints.folder import TrainedOnly, digest, read_checkpoint, read_progress
+from dvp.checkpoints.folder import (
+    TrainedOnly,
+    digest,
+    newest,
+    read_checkpoint,
+    read_progress,
+    read_scores,
+    save_tensors,
+)
 from dvp.checkpoints.from_search import at_layer, taken_parts, without_adapters
 from dvp.checkpoints.older import current_generators, name_then, refuse_to_go_on
 from dvp.checkpoints.standing import (
@@ -35,14 +43,17 @@ __all__ = [
     "load_trained",
     "moments",
     "name_then",
+    "newest",
     "not_finite",
     "progress_of",
     "read_checkpoint",
     "read_description",
     "read_progress",
+    "read_scores",
     "refuse_other",
     "refuse_to_go_on",
     "require_finite",
+    "save_tensors",
     "taken_parts",
     "reopen_epoch",
     "take_up",

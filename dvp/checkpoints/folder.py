@@ -7,7 +7,9 @@ training.json           the rest of Lightning's state: loops, schedules, callbac
 checksums.json          the sha256 of each of these, which is checked when they are read
 """
 
+import csv
 import hashlib
+import io
 import json
 import shutil
 from collections import defaultdict
@@ -27,7 +29,9 @@ from dvp.checkpoints.weights import require_finite
 from dvp.errors import UserError
 from dvp.files import (
     ANOTHER,
+    WEIGHTS,
     check_checksums,
+    description_name,
     read_description,
     read_json,
     remove,
@@ -51,8 +55,8 @@ class TrainedOnly(CheckpointIO):
 
         def write(folder: Path) -> None:
             folder.mkdir()
-            _save(weights, folder / "weights.safetensors")
-            _save(tensors, folder / "training.safetensors")
+            save_tensors(weights, folder / "weights.safetensors")
+            save_tensors(tensors, folder / "training.safetensors")
             (folder / "description.json").write_text(json.dumps(description, indent=1), encoding="utf-8")
             (folder / "training.json").write_text(json.dumps(training), encoding="utf-8")
             write_checksums(folder)
@@ -82,7 +86,8 @@ def read_checkpoint(path: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     folder = Path(path).resolve()
     description = read_description(str(folder) if folder.exists() else path)
-    return current_weights(_load(folder, "weights.safetensors"), description), description
+    weights = _load(folder, WEIGHTS[description_name(folder)])
+    return current_weights(weights, description), description
 
 
 def read_progress(path: str) -> dict[str, Any]:
@@ -91,6 +96,25 @@ def read_progress(path: str) -> dict[str, Any]:
     Raises UserError when its training.json is damaged.
     """
     return progress_of(_read_training(Path(path), defaultdict(dict)))
+
+
+def read_scores(path: str) -> dict[str, float]:
+    """The newest value of each metric that the run of a checkpoint folder had written until it was saved, by name.
+
+    Without those of the training itself. Raises UserError when its training.json is damaged.
+    """
+    if not (Path(path) / "training.json").is_file():  # moved without it
+        return {}
+    training = _read_training(Path(path), defaultdict(dict))
+    return newest(training.get("callbacks", {}).get("Table", {}).get("text", ""))
+
+
+def newest(table: str) -> dict[str, float]:
+    """The newest value of each metric of a split in the text of a metrics.csv, without those of the training itself."""
+    found: dict[str, float] = {}
+    for row in csv.DictReader(io.StringIO(table, newline="")):
+        found |= {name: float(value) for name, value in row.items() if name and name.count("/") == 2 and value}
+    return {name: value for name, value in found.items() if name.split("/")[1] != "train"}
 
 
 def _load(folder: Path, name: str) -> dict[str, Tensor]:
@@ -109,9 +133,9 @@ def _read_training(folder: Path, tensors: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def digest(path: str) -> str:
-    """The sha256 of the weights of a checkpoint, our folder or a published code's file."""
-    weights = Path(path) / "weights.safetensors"
-    with open(weights if weights.is_file() else path, "rb") as file:
+    """The sha256 of the weights of a checkpoint, our folder, exported too, or a published code's file."""
+    weights = [place for name in WEIGHTS.values() if (place := Path(path) / name).is_file()]
+    with open(weights[0] if weights else path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -124,7 +148,8 @@ def _refusing_damage(file: Path) -> Iterator[None]:
         raise UserError(f"The checkpoint is damaged, in {file} ({reason}): take another one.") from error
 
 
-def _save(tensors: dict[str, Tensor], path: Path) -> None:
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write tensors as safetensors; raises OSError where there is no room."""
     try:
         save_file(tensors, path)
     except SafetensorError as error:  # of a full disk, too

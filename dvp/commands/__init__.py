@@ -1,9 +1,22 @@
 """The command line: search, train, test (main.py) and the other verbs, all of one Sacred experiment."""
 
-from dvp.commands import compare, demo, doctor, hooks, main, predict, search_and_train, sweep, verbs
+from dvp.commands import compare, demo, doctor, export, hooks, main, predict, search_and_train, sweep, verbs
 from dvp.config import ex
 
-__all__ = ["compare", "demo", "doctor", "ex", "hooks", "main", "predict", "search_and_train", "start", "sweep", "verbs"]
+__all__ = [
+    "compare",
+    "demo",
+    "doctor",
+    "ex",
+    "export",
+    "hooks",
+    "main",
+    "predict",
+    "search_and_train",
+    "start",
+    "sweep",
+    "verbs",
+]
 
 
 def start() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from dvp.config import LANGUAGE_MODELS, SHAPES
 from dvp.errors import UserError
-from dvp.files import RESUME_WORDS, read_json
+from dvp.files import EXPORTED, RESUME_WORDS, description_name, read_json
 from dvp.manifest import finish
 from dvp.runs.folder import RANKS
 from dvp.tasks import TASKS
@@ -173,9 +173,11 @@ def check_checkpoint(key: str, place: str | None) -> None:
     path = Path(str(place))
     if not path.exists():
         raise UserError(f"{key}={place}: there is no such checkpoint; give one under log_dir, such as .../last.ckpt.")
-    if path.is_file() and (path.parent / "description.json").is_file():
+    if path.is_file() and description_name(path.parent):
         raise UserError(f"{key}={place} is a part of a checkpoint: give its folder, {key}={path.parent}")
-    if path.is_dir() and not (path / "description.json").is_file():
+    if key == "resume_from" and description_name(path) == EXPORTED:
+        raise UserError(f"{key}={place} was exported, without the state of a run to go on with: give load_path={place}")
+    if path.is_dir() and not description_name(path):
         levels = ("", "checkpoints/", "*/checkpoints/", "*/*/checkpoints/")  # of a run, and of runs, by log_dir
         every = [one for level in levels for one in path.glob(f"{level}*.ckpt/description.json")]
         if found := sorted(every, key=lambda one: one.stat().st_mtime_ns):

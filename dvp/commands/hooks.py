@@ -83,7 +83,7 @@ def before_a_run(config: dict[str, Any], command_name: str, logger: Logger) -> d
     file has set.
     """
     check_values(config)
-    if command_name in (*OBSERVED, "predict"):
+    if command_name in (*OBSERVED, "predict", "export"):
         for key in ("load_path", "resume_from"):
             check_checkpoint(key, config[key])
     known = TOLD.get(command_name, lambda config: {})(config)
@@ -154,6 +154,7 @@ TOLD: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "doctor": _told_if_whole,
     "predict": _base_of_checkpoint,
     "demo": _base_of_checkpoint,
+    "export": _base_of_checkpoint,
 }
 
 

@@ -9,8 +9,9 @@ from dvp.tasks import TASKS
 
 CONVERT = ("raw_root", "min_answer_count", "rest_val_images", "allow_missing_images")
 SCORE = ("task", "predictions", "annotations", "questions")
-PREDICT = ("image", "question", "choices", "hint", "ask_from", "to", "top", "json", "heatmap")
+PREDICT = ("image", "question", "choices", "hint", "ask_from", "top", "json", "heatmap")
 DEMO = ("host", "port")
+EXPORT = ("push_to", "with_base", "overwrite", "license", "private")
 SWEEP = ("layers", "seeds", "metric", "level")
 SCIENCE_QA = ("prompt_format", "use_caption", "answer_by", "max_new_tokens")
 
@@ -37,6 +38,8 @@ IDLE: tuple[tuple[tuple[str, ...], Callable[[dict[str, Any]], bool], str], ...] 
     (CONVERT, lambda c: True, "it is for convert"),
     (DEMO, lambda c: True, "it is for demo"),
     (PREDICT, lambda c: True, "it is for predict"),
+    (("to",), lambda c: True, "it is for predict and export"),
+    (EXPORT, lambda c: True, "it is for export"),
     (SCORE, lambda c: True, "it is for score and check_submission"),
 )
 

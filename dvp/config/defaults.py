@@ -101,7 +101,7 @@ def defaults():
     choices = ""  # ScienceQA: what is chosen from, separated by |, as in choices="red|blue"
     hint = ""  # ScienceQA: the text that comes with the question
     ask_from = ""  # instead: a JSONL file, {"image": ..., "question": ...} per line, its paths seen from its folder
-    to = ""  # with ask_from: the JSONL file that the answers go to, where an interrupted run goes on
+    to = ""  # with ask_from: the JSONL file that the answers go to, where an interrupted run goes on; export: a folder
     top = 5  # answers shown
     json = False  # True: the answer as JSON instead of a table
     heatmap = ""  # PNG file to draw: what of the picture the prompt was made of
@@ -109,6 +109,13 @@ def defaults():
     # demo: the same on a page
     host = "127.0.0.1"  # address that the page is served at; 0.0.0.0: to other machines, too
     port = 7860  # its port
+
+    # export: a checkpoint for others
+    push_to = ""  # user/name: the repository on the Hugging Face hub that it goes to, too
+    with_base = False  # True: put the frozen language model and image encoder in, too
+    overwrite = False  # True: replace an export that is there, on the hub as a further commit
+    license = "unknown"  # of what was trained, as the hub names licences, such as apache-2.0
+    private = False  # True: a new repository on the hub is seen by its owner alone
 
     # convert: raw data to Arrow files
     raw_root = ""  # folder of the raw data, see DATA.md

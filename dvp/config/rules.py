@@ -19,6 +19,7 @@ class Rule(NamedTuple):
 
 MANY = 2**31 - 1  # more rows, updates or tokens than any run has
 
+REPOSITORY = r"\w[\w.-]*/\w[\w.-]*"
 MINUTES = r"(?!0+(\.0*)?\b)\d{1,6}(\.\d{1,6})? minutes?"
 LOGGERS = ("wandb", "mlflow", "trackio")  # those of runs/loggers.py, which loads torch
 SEARCH_RULES = ("published", "mean")  # those of search/, which loads torch
@@ -103,7 +104,15 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("data_root", "raw_root", "predictions", "annotations", "questions"), _ANY_PATH),
     **dict.fromkeys(("image", "ask_from", "to", "heatmap"), _ANY_PATH),
     **dict.fromkeys(("question", "choices", "hint"), _TEXT),
-    "json": _FLAG,
+    **dict.fromkeys(("json", "with_base", "overwrite", "private"), _FLAG),
+    "push_to": Rule(
+        lambda value: value == "" or type(value) is str and bool(re.fullmatch(REPOSITORY, value)),
+        "the name of a repository on the hub, as in push_to=user/name",
+    ),
+    "license": Rule(
+        lambda value: type(value) is str and bool(re.fullmatch("[a-z0-9][a-z0-9.-]*", value)),
+        "a licence as the hub names it, such as apache-2.0, mit or other",
+    ),
     "host": Rule(lambda value: type(value) is str and _is_name(value), "an address of this machine, such as 127.0.0.1"),
     "port": _whole(1, 65535),
     **dict.fromkeys(("load_path", "resume_from"), _NO_PATH),

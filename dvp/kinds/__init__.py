@@ -7,6 +7,7 @@ ALWAYS_BY_LENGTH      whether its batches are always of texts of like length
 SOME_UNUSED           whether a pass may leave trained parameters without a gradient
 transform             picture, size, whether to turn it as its EXIF says -> pixels (3, size, size)
 seen                  width, height, size -> left, top, right, bottom of what that transform leaves of a picture
+processor             size -> the same as CLIPImageProcessor of transformers is told of it
 describe_transform    size, whether to turn -> what names that transform's numbers, in a cache of image tokens
 columns               task -> the columns that its tables must have
 read                  config, task, transform of pictures -> what makes datasets and batches of its tables

@@ -9,6 +9,7 @@ from torch import Tensor
 from clip import describe_preprocess as describe_transform
 from clip import middle_square as seen
 from clip import preprocess as transform
+from clip import processor_config as processor
 from dvp.backbones import BACKBONES, family_of, load_backbone
 from dvp.checkpoints import read_description
 from dvp.data import QuestionData, QuestionReader, read_answers
@@ -27,6 +28,7 @@ __all__ = [
     "columns",
     "describe_transform",
     "load_published",
+    "processor",
     "read",
     "seen",
     "settings_in",

@@ -18,6 +18,7 @@ from dvp.scienceqa.answering import by_likelihood, by_text, results
 from dvp.scienceqa.data import COLUMNS, ProblemReader
 from dvp.scienceqa.data import all_of_it as seen
 from dvp.scienceqa.data import describe_squeeze as describe_transform
+from dvp.scienceqa.data import processor_config as processor
 from dvp.scienceqa.data import squeeze as transform
 from dvp.scienceqa.prefix import build_parts, class_token_blocks
 from dvp.scienceqa.text import answers_first
@@ -31,6 +32,7 @@ __all__ = [
     "columns",
     "describe_transform",
     "load_published",
+    "processor",
     "read",
     "seen",
     "settings_in",

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from dvp.errors import UserError
-from dvp.files import read_description
+from dvp.files import EXPORTED, description_name, read_description
 
 # What the checkpoint's function is: typed otherwise, a run is refused.
 AGREED = (
@@ -14,6 +14,7 @@ AGREED = (
 )  # fmt: skip
 # What else a run has where nothing is typed: where the frozen weights lay, how it was named and computed.
 PLACES = ("tokenizer", "clip_model")
+VOCABULARIES = ("vocab.txt", "spiece.model")  # the tokenizers' files that decide alone and may be handed on
 TAKEN = (*PLACES, "exp_name", "seed", "kab", "precision", "image_tokens", "per_gpu_batchsize")
 
 
@@ -29,6 +30,7 @@ def settings_told(path: str, on_gpu: bool) -> dict[str, Any]:
     told["datasets"], told["language_model"] = [description["task"]], description["language_model"].upper()
     if told.get("insert_layer") is None:  # a search's, which may also be tested at the one that it found
         told["insert_layer"] = "auto"
+    told |= {key: str(Path(path) / place) for key, place in description.get("base_included", {}).items()}
     if description.get("blind"):
         told["image_tokens"] = "zero"
     if told.get("precision") == 16 and not on_gpu:
@@ -37,11 +39,27 @@ def settings_told(path: str, on_gpu: bool) -> dict[str, Any]:
 
 
 def require_base(path: str, config: Mapping[str, Any]) -> None:
-    """Raise UserError where a folder of base weights, which the checkpoint or a setting names, is not there."""
+    """Raise UserError where a folder of base weights, which the checkpoint or a setting names, is not there.
+
+    And where its tokenizer has another vocabulary than the one that an exported checkpoint brings along.
+    """
     for key in PLACES:
         place = str(config[key])
         if (place.startswith((".", "/", "~")) or place.count("/") > 1) and not Path(place).expanduser().exists():
             raise UserError(f"{path} needs {key}={place}, where nothing is: say with {key}= where it lies now.")
+    for name in VOCABULARIES if description_name(Path(path)) == EXPORTED else ():
+        there, here = Path(path) / name, Path(str(config["tokenizer"])).expanduser() / name
+        if there.is_file() and here.is_file() and there.read_bytes() != here.read_bytes():
+            raise UserError(
+                f"{here} is not the vocabulary that {path} was trained with: give the tokenizer that has it."
+            )
+
+
+def place_named(place: str) -> str:
+    """What to call the place of a base elsewhere: a hub name as it is, a folder or file by its own name alone."""
+    path = Path(place).expanduser()
+    local = path.exists() or place.startswith((".", "/", "~")) or place.count("/") > 1
+    return f"./{path.resolve().name}" if local else place
 
 
 def refuse_other_settings(path: str, told: Mapping[str, Any], config: Mapping[str, Any]) -> None:

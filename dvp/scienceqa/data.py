@@ -40,6 +40,23 @@ def all_of_it(width: int, height: int, size: int) -> tuple[float, float, float, 
     return 0.0, 0.0, float(width), float(height)
 
 
+def processor_config(size: int) -> dict[str, Any]:
+    """What `squeeze` does, as the CLIPImageProcessor of transformers is told of it in preprocessor_config.json."""
+    return {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"height": size, "width": size},
+        "resample": Image.Resampling.BICUBIC.value,
+        "do_center_crop": False,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(MEAN),
+        "image_std": list(STD),
+    }
+
+
 def describe_squeeze(size: int, turn: bool = False) -> str:
     """What decides the numbers that `squeeze` makes of a picture: part of the name of a cache of tokens."""
     return f"scienceqa.squeeze 1, {size}" + (", turned" if turn else "")
