@@ -286,6 +286,6 @@ def _load(module: DVPModule, config: dict[str, Any]) -> None:
         if description.get("use_adapter") and not config["use_adapter"] and not config["test_only"]:
             here = module.describe()
             weights, description = without_adapters(weights, description, trained_state(module), here, module.model)
-            what += "; its adapters too, since the whole language model is trained from here"
+            what = what.replace(" adapters,", "") + "; its adapters are left, since the whole language model is trained"
         print(f"From the search {config['load_path']}, at K = {layer}: {what}.")
     module.load_weights(weights, description)

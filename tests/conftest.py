@@ -18,6 +18,7 @@ from torch import nn
 
 from dvp.backbones import BACKBONES, load_backbone
 from dvp.files import write_checksums
+from dvp.search import KArmedBandit
 
 
 @pytest.fixture(scope="session")
@@ -164,6 +165,19 @@ def _mix(folder: Path) -> None:
 
 
 # Settings and models
+
+
+@pytest.fixture
+def arm_one_is_better(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A policy that begins with what a longer search would find."""
+    began = KArmedBandit.__init__
+
+    def begin(bandit: KArmedBandit, *args: Any, **options: Any) -> None:
+        began(bandit, *args, **options)
+        bandit.preferences[1] = 9.0
+        bandit.counts += 9
+
+    monkeypatch.setattr(KArmedBandit, "__init__", begin)
 
 
 @pytest.fixture

@@ -4,13 +4,11 @@ import json
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tiny_world import SENTENCES, picture
 
 from dvp.checkpoints import read_checkpoint
-from dvp.search import KArmedBandit
 
 ANSWERS = ("teal", "T-shirt", "2")
 
@@ -29,18 +27,6 @@ def raw(tmp_path: Path) -> Path:
             rows.append(row | {"answer": draw.choice(ANSWERS), "question_id": f"{number}-{place}"})
     (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     return folder
-
-
-@pytest.fixture
-def arm_one_is_better(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A policy that begins with what a longer search would find."""
-    began = KArmedBandit.__init__
-
-    def begin(bandit: KArmedBandit, *args: Any, **options: Any) -> None:
-        began(bandit, *args, **options)
-        bandit.preferences[1] = 9.0
-
-    monkeypatch.setattr(KArmedBandit, "__init__", begin)
 
 
 def leave_out(raw: Path, split: str) -> None:

@@ -56,7 +56,7 @@ def search_and_train(_config, _run):
     if best.best_model_path:  # else it ended within the first epoch, before any validation
         rows += [[best.monitor, f"{float(best.best_model_score):.2f} %"]]
     rows += _answer(train | at | {"test_only": True, "load_path": checkpoint}, _run)
-    rows += [["seconds, with the search", f"{time.perf_counter() - start:.0f}"]]
+    rows += [["seconds of this command", f"{time.perf_counter() - start:.0f}"]]
     if trainer.is_global_zero:
         page = found.path.with_name("search.html")
         write_search_page(page, found.record, rows)

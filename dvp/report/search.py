@@ -57,7 +57,9 @@ def charts(search: dict[str, Any]) -> dict[str, Chart]:
 
 
 def _facts(search: dict[str, Any]) -> str:
-    ended = "ran to its end or was decided" if search["finished"] else "was not finished"
+    ended = "ran to its end" if search["finished"] else "was not finished"
+    if search["finished"] and search["kab"] == "mean" and search["decided"]:
+        ended = "was decided"
     stamp = " as published;" if search["as_published"] else ""
     words = f"kab={search['kab']};{stamp} {search['updates']} updates in {search['seconds']:.0f} s; the search {ended}."
     return f"<p>{escape(words)}</p>"

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dvp.search.rule import Rule, Verdict
 
+LEAST_SCORED = 5  # times, each arm: large steps settle a policy that has hardly seen one of them
 SURE = 0.6  # a best arm of less probability was, in trials, too often not the best
 
 
@@ -61,8 +62,12 @@ class KArmedBandit(Rule):
         return rewards
 
     def verdict(self) -> Verdict:
-        """What the probability of the best arm says."""
-        return policy_verdict(self.probabilities.tolist())
+        """What the probability of the best arm says, once every arm was scored a few times."""
+        verdict, least = policy_verdict(self.probabilities.tolist()), int(self.counts.argmin())
+        if verdict.found and self.counts[least] < LEAST_SCORED:
+            seldom = f"undecided: arm {least} was scored {int(self.counts[least])} times, at least {LEAST_SCORED} tell"
+            return Verdict(False, False, f"{seldom}; search longer")
+        return verdict
 
     def progress(self) -> dict[str, float]:
         """What to show while searching: K and its probability."""

@@ -73,6 +73,7 @@ def beside(
     layer, sign = search["insert_layer"], -1 if metric == "speed" else 1
     best = max(means, key=lambda one: sign * means[one]) if means else None
     known = {key: search[key] for key in ("insert_layer", "verdict", "decided", "updates", "seconds")}
+    known["use_adapter"] = search["config"].get("use_adapter", True)
     regret = sign * (means[best] - means[layer]) if layer in means else None
     return known | {"best_layer": best, "regret": regret, "sweep_seconds": sum(cell["seconds"] for cell in cells)}
 
@@ -94,9 +95,10 @@ def table_lines(sweep: dict[str, Any]) -> str:
     if search is None:
         return "\n".join([*lines, "No search of these settings lies beside it."])
     points = "updates" if sweep["metric"] == "speed" else "points"
+    parts = "adapters" if search["use_adapter"] else "the whole language model"
     lost = "unknown" if search["regret"] is None else f"{search['regret']:.2f} {points}"
     lines += [
-        f"The search {search['path']} says {search['verdict']}",
+        f"The search {search['path']} (with {parts}) says {search['verdict']}",
         f"  regret of K = {search['insert_layer']}: {lost} (best here: {search['best_layer']})",
         f"  cost: {search['flops']:.3g} of {search['sweep_flops']:.3g} counted FLOPs "
         f"({100 * search['flops'] / search['sweep_flops']:.1f} % of this sweep), "

@@ -14,7 +14,6 @@ from dvp.checkpoints import read_description
 from dvp.commands.search_and_train import differences, two_stages
 from dvp.config import EXPERIMENTS, ex, settle
 from dvp.errors import UserError
-from dvp.search import KArmedBandit
 
 ROOT = Path(__file__).parents[2]
 BERT = "dvp_adaption_bert_gqa"
@@ -23,18 +22,6 @@ BERT = "dvp_adaption_bert_gqa"
 @pytest.fixture
 def settings(tiny: Callable[..., dict]) -> dict[str, Any]:
     return tiny(BERT)
-
-
-@pytest.fixture
-def arm_one_is_better(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A policy that begins with what a longer search would find."""
-    began = KArmedBandit.__init__
-
-    def begin(bandit: KArmedBandit, *args: Any, **options: Any) -> None:
-        began(bandit, *args, **options)
-        bandit.preferences[1] = 9.0
-
-    monkeypatch.setattr(KArmedBandit, "__init__", begin)
 
 
 def test_it_searches_goes_on_at_k_and_answers(settings, arm_one_is_better, command, capsys) -> None:
@@ -81,7 +68,7 @@ def test_two_processes_do_all_stages(settings) -> None:
         f"import sys; sys.path.insert(0, {str(ROOT)!r}); import run; from dvp.search.bandit import KArmedBandit\n"
         "began = KArmedBandit.__init__\n"
         "def begin(self, *args, **options):\n"
-        "    began(self, *args, **options); self.preferences[1] = 9.0\n"
+        "    began(self, *args, **options); self.preferences[1] = 9.0; self.counts += 9\n"
         f"KArmedBandit.__init__ = begin; run.ex.run_commandline(['run.py', *{words!r}])\n"
     )
     place = Path(settings["log_dir"]).parent / "begin.py"  # Lightning starts its second process by the same words

@@ -105,7 +105,7 @@ CELLS = [
     {"layer": 1, "seed": 0, "value": 60.0, "seconds": 1.0, "updates": 8},
     {"layer": 2, "seed": 0, "value": None, "seconds": 1.0, "updates": 8},
 ]
-SEARCH = {"verdict": "", "decided": True, "updates": 9, "seconds": 2.0}
+SEARCH = {"config": {}, "verdict": "", "decided": True, "updates": 9, "seconds": 2.0}
 
 
 def test_means_spread_and_regret() -> None:

@@ -93,7 +93,10 @@ def test_the_summary_is_json_and_tells_each_arm() -> None:
 def test_it_says_what_its_policy_knows(preferences: list[float], found: bool, decided: bool, words: str) -> None:
     bandit = KArmedBandit(len(preferences))
     bandit.preferences = torch.tensor(preferences)
+    bandit.counts += 5
     verdict = bandit.verdict()
     assert (verdict.found, verdict.decided) == (found, decided)
     assert verdict.words.startswith(words)
     assert not bandit.ended
+    bandit.counts[0] = 4
+    assert not bandit.verdict().found and ("arm 0 was scored 4 times" in bandit.verdict().words) == found
