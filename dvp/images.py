@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError, features
 
 from dvp.errors import UserError
 
@@ -14,6 +14,12 @@ from dvp.errors import UserError
 # chunks that unpack to gigabytes; these do so too.
 PngImagePlugin.MAX_TEXT_CHUNK = 64 * 2**20
 PngImagePlugin.MAX_TEXT_MEMORY = 256 * 2**20
+
+if features.check("avif"):
+    from PIL import AvifImagePlugin
+
+    # A decoder with threads that is left when a process forks to load data makes the new one wait for them for ever.
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 BEHIND = "white"  # put behind what is transparent: drawings mostly are dark lines
 DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")  # PIL cuts their values off at 255 where it makes them RGB

@@ -1,6 +1,7 @@
 """Whatever a picture is stored as, it is RGB as a person sees it, or refused in a sentence."""
 
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -138,6 +139,14 @@ def test_a_picture_of_too_many_pixels_is_one_sentence(monkeypatch: pytest.Monkey
         data = encoded(Image.new("L", (20, 20)), "PNG")
         with pytest.raises(UserError, match=f"too large: it has over {limit} pixels"):
             open_image(data, "here")
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads as Linux tells them")
+def test_a_picture_is_decoded_without_threads_which_a_fork_would_leave_behind() -> None:
+    before = set(Path("/proc/self/task").iterdir())
+    with Image.open(io.BytesIO(AVIF)) as image:  # as the modules of dvp leave PIL
+        image.load()
+        assert set(Path("/proc/self/task").iterdir()) <= before
 
 
 def test_an_error_from_a_process_that_loads_data_is_its_sentence() -> None:

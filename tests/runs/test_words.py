@@ -160,9 +160,13 @@ def test_from_a_search_to_answers_by_what_is_printed_alone(command, tiny, capsys
         "max_steps=4", f"resume_from={settings['log_dir']}/{SEARCH}_seed0/version_0/checkpoints/last.ckpt"
     ]  # fmt: skip
     began = KArmedBandit.load_state_dict
-    monkeypatch.setattr(  # what a longer search would find
-        KArmedBandit, "load_state_dict", lambda self, state: began(self, state) or self.preferences.__setitem__(1, 9.0)
-    )
+
+    def go_on(bandit: KArmedBandit, state: dict) -> None:  # with what a longer search would find
+        began(bandit, state)
+        bandit.preferences[1] = 9.0
+        bandit.counts += 9
+
+    monkeypatch.setattr(KArmedBandit, "load_state_dict", go_on)
     command(*longer)
     (train,) = next_commands(capsys.readouterr().out)
     assert train[:2] == ["with", ADAPTION] and train[-1] == "start_from=search" and "max_steps=4" not in train
