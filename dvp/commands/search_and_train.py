@@ -36,7 +36,7 @@ def search_and_train(_config, _run):
         for key, why in [found for found in idle(typed, search) if found in list(idle(typed, train))]:
             print(f"{key}={typed[key]} has no effect: {why}.")
     from dvp.report.search import write_search_page
-    from dvp.search import search_beside
+    from dvp.search import search_beside, write_search
 
     start = time.perf_counter()
     trainer = _stage("1 of 3: search", search, _run)
@@ -59,7 +59,9 @@ def search_and_train(_config, _run):
     rows += [["seconds of this command", f"{time.perf_counter() - start:.0f}"]]
     if trainer.is_global_zero:
         page = found.path.with_name("search.html")
-        write_search_page(page, found.record, rows)
+        record = found.record | {"trained": rows}
+        write_search(found.path, record)
+        write_search_page(page, record)
         print(f"\nSearch and training: {found.record['verdict']}")
         print("\n".join(f"  {name:26}{value}" for name, value in rows) + f"\nAll on one page: {page}")
 

@@ -92,9 +92,19 @@ def _train(config: dict[str, Any], layer: int, seed: int, folder: Path, run: Any
 
 def _report(config: dict[str, Any], tables: dict[str, int], folder: Path) -> None:
     """Make the table of all cells there are, with the search beside it, and print it."""
+    from dvp.report.search import write_search_page
     from dvp.report.sweep import report_sweep
-    from dvp.search import agreeing_search
-    from dvp.sweep import beside, read_cells, search_flops, sweep_flops, table_lines, table_of, write_sweep
+    from dvp.search import agreeing_search, write_search
+    from dvp.sweep import (
+        beside,
+        read_cells,
+        rows_for_search,
+        search_flops,
+        sweep_flops,
+        table_lines,
+        table_of,
+        write_sweep,
+    )  # fmt: skip
 
     cells = read_cells(folder)
     table, (found, _) = table_of(cells), agreeing_search(Path(config["log_dir"]), config, tables)
@@ -107,4 +117,8 @@ def _report(config: dict[str, Any], tables: dict[str, int], folder: Path) -> Non
     result = told | {"table": table, "search": search, "cells": cells, "config": config}
     write_sweep(folder / "sweep.json", result)
     report_sweep(folder, result)
+    if found:
+        record = found.record | {"swept": rows_for_search(result, folder)}
+        write_search(found.path, record)
+        write_search_page(found.path.with_name("search.html"), record)
     print(f"\n{table_lines(result)}\nDetails in {folder / 'sweep.html'}")

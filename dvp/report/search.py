@@ -14,6 +14,8 @@ from dvp.search.mean import AS_GOOD, DECIDED, standings
 POINTS = 120  # of a line
 SETTINGS = ("datasets", "language_model", "tokenizer", "clip_model", "use_adapter", "data_root", "batch_size",
             "learning_rate", "image_tokens", "seed")  # fmt: skip
+# What later commands add to search.json, as rows of a table
+LATER = {"trained": "Trained from its weights", "swept": "Trained at every layer"}
 
 
 def report_search(folder: Path, search: dict[str, Any], loggers: Iterable[Any]) -> None:
@@ -22,23 +24,24 @@ def report_search(folder: Path, search: dict[str, Any], loggers: Iterable[Any]) 
     write_pictures(folder, charts(search), loggers, search["updates"])
 
 
-def write_search_page(path: Path, search: dict[str, Any], trained: list[list[str]] | None = None) -> None:
-    """Write the page of a search, given as what search.json holds, and of what was trained from it, as rows."""
-    write_page(path, _title(search), _body(search, trained))
+def write_search_page(path: Path, search: dict[str, Any]) -> None:
+    """Write the page of a search, given as what search.json holds."""
+    write_page(path, _title(search), _body(search))
 
 
-def search_page(search: dict[str, Any], trained: list[list[str]] | None = None) -> str:
+def search_page(search: dict[str, Any]) -> str:
     """The page of a search as HTML, charts inline."""
-    return page(_title(search), _body(search, trained))
+    return page(_title(search), _body(search))
 
 
 def _title(search: dict[str, Any]) -> str:
     return f"Search of K: {search['config'].get('exp_name', '')}"
 
 
-def _body(search: dict[str, Any], trained: list[list[str]] | None) -> list[str]:
+def _body(search: dict[str, Any]) -> list[str]:
     body = [f'<p class="verdict">{escape(search["verdict"])}</p>', _facts(search)]
-    body += ["<h2>Trained from its weights</h2>", table(trained)] if trained else []
+    for key, heading in LATER.items():
+        body += [f"<h2>{heading}</h2>", table(search[key])] if key in search else []
     body += [_arms(search), *map(shown, charts(search).values())]
     settings = {key: search["config"][key] for key in SETTINGS if key in search["config"]}
     return [*body, "<h2>Settings</h2>", table([[key, str(value)] for key, value in settings.items()])]

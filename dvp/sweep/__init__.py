@@ -2,12 +2,22 @@
 
 from dvp.sweep.flops import search_flops, sweep_flops
 from dvp.sweep.level import Reached
-from dvp.sweep.record import beside, read_cells, sweep_folder, table_lines, table_of, write_cell, write_sweep
+from dvp.sweep.record import (
+    beside,
+    read_cells,
+    rows_for_search,
+    sweep_folder,
+    table_lines,
+    table_of,
+    write_cell,
+    write_sweep,
+)
 
 __all__ = [
     "Reached",
     "beside",
     "read_cells",
+    "rows_for_search",
     "search_flops",
     "sweep_flops",
     "sweep_folder",

@@ -83,12 +83,28 @@ def write_sweep(path: Path, sweep: dict[str, Any]) -> None:
     write_json(path, {"version": VERSION} | sweep)
 
 
+def rows_for_search(sweep: dict[str, Any], folder: Path) -> list[list[str]]:
+    """What a sweep has to say on the page of the search beside it, as rows: its layers, the regret, both costs."""
+    unit = "updates until passed" if sweep["metric"] == "speed" else "percent"
+    rows = [[f"K = {row['layer']}, {sweep['monitor']}, {unit}", _number(row["mean"])] for row in sweep["table"]]
+    search = sweep["search"]
+    rows += [["regret of the search", _number(search["regret"])]]
+    rows += [
+        ["counted operations of the search, and of the sweep", f"{search['flops']:.3g}, {search['sweep_flops']:.3g}"]
+    ]
+    return [*rows, ["details", str(folder / "sweep.html")]]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
 def table_lines(sweep: dict[str, Any]) -> str:
     """What a sweep found, and the search beside it, in words and numbers."""
     unit = "updates until passed" if sweep["metric"] == "speed" else "percent"
     lines = [f"{sweep['monitor']}, {unit}", f"{'layer':>7}{'mean':>10}{'spread':>10}{'seeds':>7}"]
     for row in sweep["table"]:
-        numbers = ("-" if number is None else f"{number:.2f}" for number in (row["mean"], row["spread"]))
+        numbers = (_number(number) for number in (row["mean"], row["spread"]))
         never = "" if row["passed"] == row["seeds"] else f"  {row['seeds'] - row['passed']} never passed"
         lines.append(f"{row['layer']:7}" + "{:>10}{:>10}".format(*numbers) + f"{row['seeds']:7}{never}")
     search = sweep["search"]
