@@ -13,6 +13,7 @@ from dvp.files import read_json, require_fields, write_json
 VERSION = 1
 # Of a cell
 FIELDS = {"version": int, "layer": int, "seed": int, "value": int | float | None, "seconds": int | float}
+UNITS = {"score": "percent", "speed": "updates until passed"}  # of the metric
 # Settings by which no two sweeps differ.
 APART = ("layers", "seeds", "seed", "insert_layer", "log_dir", "logger", "num_workers", "test_split")
 
@@ -85,7 +86,7 @@ def write_sweep(path: Path, sweep: dict[str, Any]) -> None:
 
 def rows_for_search(sweep: dict[str, Any], folder: Path) -> list[list[str]]:
     """What a sweep has to say on the page of the search beside it, as rows: its layers, the regret, both costs."""
-    unit = "updates until passed" if sweep["metric"] == "speed" else "percent"
+    unit = UNITS[sweep["metric"]]
     rows = [[f"K = {row['layer']}, {sweep['monitor']}, {unit}", _number(row["mean"])] for row in sweep["table"]]
     search = sweep["search"]
     rows += [["regret of the search", _number(search["regret"])]]
@@ -101,7 +102,7 @@ def _number(value: float | None) -> str:
 
 def table_lines(sweep: dict[str, Any]) -> str:
     """What a sweep found, and the search beside it, in words and numbers."""
-    unit = "updates until passed" if sweep["metric"] == "speed" else "percent"
+    unit = UNITS[sweep["metric"]]
     lines = [f"{sweep['monitor']}, {unit}", f"{'layer':>7}{'mean':>10}{'spread':>10}{'seeds':>7}"]
     for row in sweep["table"]:
         numbers = (_number(number) for number in (row["mean"], row["spread"]))
