@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from dvp.config.rules import CONTRADICTIONS
+from dvp.config.contradictions import CONTRADICTIONS
 
 ROOT = Path(__file__).parents[1]
 RAISED = ("UserError", "NotNow")  # the classes that a sentence is raised by
@@ -98,7 +98,7 @@ def messages() -> list[Message]:
         (owner,) = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == function)
         texts = [(node.lineno, sentence(node.value)) for node in ast.walk(owner) if isinstance(node, ast.Return)]
         found += [_message(text, file, line, owner, tree) for line, text in texts if text]
-    found += [Message(text, "dvp/config/rules.py", 0, "check") for _, text in CONTRADICTIONS]
+    found += [Message(text, "dvp/config/contradictions.py", 0, "check") for _, text in CONTRADICTIONS]
     return sorted(found, key=lambda message: (message.file, message.line))
 
 

@@ -177,7 +177,8 @@ def _options(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         "as_published": config["as_published"],
     }
     compressors = {
-        "arms": None if config["search_stage"] else 1,
+        "arms": None if config["search_stage"] else len(_many(config["insert_layer"])),
+        "prompt_tokens": config["prompt_tokens"],
         "num_heads": config["num_heads"],
         "dropout": config["drop_rate"],
     }
@@ -261,16 +262,20 @@ def _is_of_search(path: str) -> bool:
     return Path(path or "nothing").is_dir() and bool(read_description(path).get("search_stage"))
 
 
-def insert_layer(config: dict[str, Any], layers: int) -> int:
-    """K; raises UserError where it is outside of so many layers."""
+def insert_layer(config: dict[str, Any], layers: int) -> int | list[int]:
+    """K, or several; raises UserError where one is outside of so many layers."""
     layer = config["insert_layer"]
-    if not 0 <= layer < layers:
+    if not all(0 <= one < layers for one in _many(layer)):
         # Published: such a layer is never reached and the image is silently left out.
         raise UserError(
             f"insert_layer={layer} is outside this model: {config['tokenizer']} has layers 0 to {layers - 1}; "
             "give one of these."
         )
     return layer
+
+
+def _many(insert_layer: int | str | list[int]) -> list[int | str]:
+    return insert_layer if isinstance(insert_layer, list) else [insert_layer]
 
 
 def _load(module: DVPModule, config: dict[str, Any]) -> None:

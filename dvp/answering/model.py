@@ -43,7 +43,7 @@ class Answering(nn.Module):
         super().__init__()
         self.model = module.model
         self.task, self.reader, self.config = module.task, reader, config
-        self.insert_layer = module.best_layer
+        self.insert_layer, self.searched = module.best_layer, module.bandit is not None
         self.way, self.write = WAYS[module.task.kind], module.answer["test"]
         self.requires_grad_(False).eval()
 
@@ -106,10 +106,9 @@ class Answering(nn.Module):
         return self.way.TAKES_CHOICES
 
     @property
-    def layers(self) -> range:
+    def layers(self) -> list[int | list[int]]:
         """The layers at which it can answer: those of a search have a compressor each, else K alone."""
-        searched = len(self.model.compressors) > 1
-        return range(self.model.num_layers) if searched else range(self.insert_layer, self.insert_layer + 1)
+        return list(range(self.model.num_layers)) if self.searched else [self.insert_layer]
 
     def seen(self, picture: Image.Image) -> tuple[float, float, float, float]:
         """Left, top, right and bottom of the part of a picture that the image encoder sees, in its pixels."""
@@ -144,7 +143,7 @@ class Answering(nn.Module):
     ) -> list[Answer]:
         """The answers to questions that were prepared, as one batch."""
         layer = self.insert_layer if insert_layer is None else insert_layer
-        if not 0 <= layer < self.model.num_layers:
+        if insert_layer is not None and not 0 <= layer < self.model.num_layers:
             raise UserError(
                 f"insert_layer={layer} is outside this model: give one from 0 to {self.model.num_layers - 1}."
             )
@@ -155,7 +154,7 @@ class Answering(nn.Module):
         ):
             rows = [one.row for one in prepared]
             answers = self.way.reply(self.model, self.reader, self.write, self._collate, rows, layer, top)
-        weights = maps[0].float().cpu() if maps else [None] * len(answers)  # (B, heads, N)
+        weights = maps[0].float().mean(1).cpu() if maps else [None] * len(answers)  # (B, heads, N), of all prompts
         return [
             replace(answer, notes=asked.notes, attention=None if asked.picture is None else found)
             for answer, (asked, _), found in zip(answers, prepared, weights, strict=True)
@@ -171,12 +170,12 @@ class Answering(nn.Module):
 
     @contextmanager
     def _looked_at(self, layer: int, wanted: bool) -> Iterator[list[Tensor]]:
-        """The attention maps (B, heads, N) of the compressor for `layer`, as they are used inside, if wanted."""
+        """The attention maps (B, P, heads, N) of the (first) compressor for `layer`, as used inside, if wanted."""
         maps: list[Tensor] = []
         if not wanted:
             yield maps
             return
-        module = self.model.compressor(layer).attention
+        module = next(iter(self.model.compressors_at(layer).values())).attention
         hook = module.register_forward_hook(lambda _, __, attention: maps.append(attention))
         try:
             yield maps

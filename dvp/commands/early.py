@@ -129,7 +129,8 @@ def check_language_model(config: dict[str, Any]) -> None:
         )
     layers = model.get("num_decoder_layers") or model.get("num_layers") or model.get("num_hidden_layers")
     layer = config["insert_layer"]
-    if not config["search_stage"] and isinstance(layers, int) and layer != "auto" and layer >= layers:
+    several = layer if isinstance(layer, list) else [] if layer == "auto" else [layer]
+    if not config["search_stage"] and isinstance(layers, int) and any(one >= layers for one in several):
         raise UserError(
             f"insert_layer={layer} is outside this model: {folder} has layers 0 to {layers - 1}; give one of these."
         )

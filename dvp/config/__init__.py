@@ -10,6 +10,7 @@ Of two named configs the later wins, so `shapes` goes last; `key=value` beats bo
 from collections.abc import Sequence
 from typing import Any
 
+from dvp.config.contradictions import contradictions
 from dvp.config.defaults import ex
 from dvp.config.experiments import (
     EXPERIMENTS,
@@ -22,7 +23,7 @@ from dvp.config.experiments import (
     Shapes,
     shapes_settings,
 )
-from dvp.config.rules import RULES, check, check_values, contradictions, fill, one_task, passes_of
+from dvp.config.rules import RULES, check, check_values, fill, one_task, passes_of
 from dvp.config.saved import is_saved, read_saved
 
 __all__ = [

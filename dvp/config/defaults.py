@@ -49,7 +49,8 @@ def defaults():
     max_new_tokens = 64  # ScienceQA: tokens generated at most
 
     # Model
-    insert_layer = 0  # K, from 0; auto: what the newest search of this model and task found
+    insert_layer = 0  # K, from 0; auto: what the newest search found; [1,2]: a prompt anew at each of these
+    prompt_tokens = 1  # that the picture becomes; as published, 1
     use_adapter = False  # True: the language model stays frozen but for adapters and norms
     num_heads = 12  # heads of the compressor
     drop_rate = 0.1  # dropout on the compressor's attention map

@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 # CLIP's adapters are trained, so that its tokens cannot be kept.
-OFFERED = {"quantize": (None,), "compile": (False,), "image_tokens": ("live", "zero")}
+OFFERED = {"prompt_tokens": (1,), "quantize": (None,), "compile": (False,), "image_tokens": ("live", "zero")}
 DESCRIBED = ("prompt_format", "use_caption")
 SUBMISSION = "sqa_{checkpoint}.json"
 ALWAYS_BY_LENGTH = True

@@ -10,7 +10,7 @@ from dvp.errors import UserError
 from dvp.files import is_published
 from dvp.runs.devices import precision_of
 
-SETTINGS = ("num_heads", "image_size", "turn_pictures", "max_text_len", "quantize")
+SETTINGS = ("num_heads", "prompt_tokens", "image_size", "turn_pictures", "max_text_len", "quantize")
 
 
 def described_by(config: dict[str, Any], model: nn.Module) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Tiny random models and problems for the tests: no file is read, no weight has a meaning."""
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +53,7 @@ def model(as_published: bool = False, arms: int | None = 1, layout: Layout = LAY
 def logits_everywhere(model: DVP, batch: dict[str, Any], insert_layer: int = 1) -> torch.Tensor:
     """Logits (B, T, V) at every position."""
     state, image = model.embed(batch)
-    state = model.run(state, {insert_layer: partial(model.insert, insert_layer, image)})
+    state = model.run(state, model.inserts(insert_layer, image))
     return model.head(model.backbone.model.norm(state.hidden))
 
 

@@ -133,9 +133,9 @@ def test_arms_of_a_batch_without_a_picture_are_the_text_alone():
 
 
 @pytest.mark.parametrize("as_published", [False, True])
-@pytest.mark.parametrize("insert_layer", [0, 1, 2])
+@pytest.mark.parametrize("insert_layer", [0, 1, 2, [0, 2]])
 def test_generation_equals_teacher_forcing_position_by_position(insert_layer, as_published):
-    model = worlds.model(as_published)
+    model = worlds.model(as_published, arms=2 if isinstance(insert_layer, list) else 1)
     pictures = [worlds.picture(seed) for seed in range(4)] if as_published else None
     prompts = [row._replace(ids=row.ids[:-2], labels=row.labels[:-2], prompt_length=len(row.ids) - 3) for row in ROWS]
     steps = [logits.clone() for logits in itertools.islice(stream(model, batch(prompts, pictures), insert_layer), 6)]
