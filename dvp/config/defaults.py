@@ -85,7 +85,7 @@ def defaults():
     num_gpus = 1  # per node; 0: the CPU
     num_nodes = 1  # machines, each with num_gpus
     cpu_processes = 1  # with num_gpus=0: gloo processes, to try what several devices do
-    strategy = "auto"  # of Lightning: auto, ddp, deepspeed_stage_2, ...; fsdp is refused
+    strategy = "auto"  # auto, ddp, fsdp (pieces of frozen weights on each device), deepspeed_stage_2, ...
     precision = "auto"  # 16, 32, bf16 or auto: 32 on a CPU, bf16 where the GPU has it; else 32 for T5, 16 for others
     backbone_dtype = "auto"  # of frozen weights: float32, bfloat16, or auto: bfloat16 for LLaMA where precision is 16
     quantize = None  # 8bit or 4bit: a frozen language model through bitsandbytes, on a GPU

@@ -3,10 +3,12 @@
 from typing import Any
 
 import torch
+from pytorch_lightning.strategies import Strategy
 
 from dvp.cpu.memory import keep_freed_memory
 from dvp.errors import UserError
 from dvp.kinds import KINDS
+from dvp.runs.sharded import ShardedFrozen
 from dvp.tasks import TASKS
 
 
@@ -21,12 +23,14 @@ def prepare_devices(num_gpus: int) -> None:
         )
 
 
-def strategy_of(config: dict[str, Any]) -> str:
-    """Lightning's name of the configured strategy; auto becomes DDP on more than one device."""
-    if config["strategy"] != "auto" or config["devices"] == 1:
-        return config["strategy"]
+def strategy_of(config: dict[str, Any]) -> str | Strategy:
+    """The configured strategy, or Lightning's name of it; auto becomes DDP on more than one device."""
     # No gradient get, in a search, the compressors of all arms but one; where a kind of task says so, others.
     some_unused = config["search_stage"] or KINDS[TASKS[config["datasets"]].kind].SOME_UNUSED
+    if config["strategy"] == "fsdp":
+        return ShardedFrozen(find_unused_parameters=some_unused)
+    if config["strategy"] != "auto" or config["devices"] == 1:
+        return config["strategy"]
     return "ddp_find_unused_parameters_true" if some_unused else "ddp"
 
 

@@ -20,6 +20,7 @@ from dvp.runs.loggers import tracker
 from dvp.runs.progress import Estimate, ValidatesAtEnd, progress_bar
 from dvp.runs.resume import GoingOn, check_resume
 from dvp.runs.saving import Best, Saving
+from dvp.runs.sharded import Even
 from dvp.runs.table import Table
 from dvp.tasks import TASKS
 
@@ -67,6 +68,8 @@ def build_trainer(config: dict[str, Any], monitor: str) -> pl.Trainer:
     ]
     if config["report"] and not (config["search_stage"] or config["test_only"] or config["fast_dev_run"]):
         callbacks.append(BestAnswers(monitor))
+    if config["strategy"] == "fsdp":
+        callbacks.append(Even())
     if config["image_tokens"] == "cache" or config["image_tokens"] == "auto" and not config["fast_dev_run"]:
         callbacks.append(cached_tokens(config))
     return pl.Trainer(
@@ -84,6 +87,7 @@ def build_trainer(config: dict[str, Any], monitor: str) -> pl.Trainer:
         logger=[TensorBoardLogger(**place, **purge), CSVLogger(**place), *tracker(config, folder)],
         callbacks=callbacks,
         plugins=[TrainedOnly()],
+        inference_mode=config["strategy"] != "fsdp",  # in which no weights can be put together
         use_distributed_sampler=False,  # the data module deals the rows itself, so that none is evaluated twice
         num_sanity_val_steps=0,
         enable_model_summary=False,  # what is trained is said in words

@@ -297,8 +297,9 @@ def test_accumulation_makes_up_the_batch_or_is_refused(settings: dict, passes: i
         ({"search_stage": True, "start_from": "search"}, "this is a search"),
         ({"metric": "speed"}, "level=<percent>"),
         ({"learning_rate": 0}, "decay_power=constant"),
-        ({"strategy": "fsdp", "num_gpus": 0}, "needs a GPU"),
-        ({"strategy": "fsdp", "num_gpus": 1}, "is not offered, it cuts weights"),
+        ({"strategy": "deepspeed", "num_gpus": 0}, "needs a GPU"),
+        ({"strategy": "fsdp"}, "add use_adapter=True"),
+        ({"strategy": "fsdp", "use_adapter": True, "datasets": "scienceqa"}, "is not offered for scienceqa"),
         ({"per_gpu_batchsize": 0}, "how many rows fit"),
     ],
 )
