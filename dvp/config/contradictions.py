@@ -37,10 +37,6 @@ CONTRADICTIONS: tuple[tuple[Callable[[dict[str, Any]], Any], str], ...] = (
         "quantize and compile out.",
     ),
     (
-        lambda c: c["strategy"] == "fsdp" and c["datasets"] == "scienceqa",
-        "strategy=fsdp is not offered for scienceqa, where some devices write longer texts than others: take ddp.",
-    ),
-    (
         lambda c: c["test_only"] and not c["load_path"],
         "test_only=True needs load_path=<checkpoint>: say which checkpoint to test.",
     ),

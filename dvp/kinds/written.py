@@ -9,6 +9,7 @@ from torch import Tensor
 
 import clip
 from dvp.backbones import BACKBONES, family_of, load_with_head
+from dvp.config.rules import STRATEGIES
 from dvp.data import QuestionData
 from dvp.errors import UserError
 from dvp.evaluation.submission import Submission
@@ -41,7 +42,11 @@ __all__ = [
 ]
 
 # CLIP's adapters are trained, so that its tokens cannot be kept.
-OFFERED = {"prompt_tokens": (1,), "quantize": (None,), "compile": (False,), "image_tokens": ("live", "zero")}
+OFFERED = {
+    "prompt_tokens": (1,), "quantize": (None,), "compile": (False,), "image_tokens": ("live", "zero"),
+    # With fsdp, devices that write texts of different length would wait for each other.
+    "strategy": tuple(name for name in STRATEGIES if name != "fsdp"),
+}  # fmt: skip
 DESCRIBED = ("prompt_format", "use_caption")
 SUBMISSION = "sqa_{checkpoint}.json"
 ALWAYS_BY_LENGTH = True

@@ -299,7 +299,6 @@ def test_accumulation_makes_up_the_batch_or_is_refused(settings: dict, passes: i
         ({"learning_rate": 0}, "decay_power=constant"),
         ({"strategy": "deepspeed", "num_gpus": 0}, "needs a GPU"),
         ({"strategy": "fsdp"}, "add use_adapter=True"),
-        ({"strategy": "fsdp", "use_adapter": True, "datasets": "scienceqa"}, "is not offered for scienceqa"),
         ({"per_gpu_batchsize": 0}, "how many rows fit"),
     ],
 )

@@ -109,3 +109,9 @@ def test_without_an_even_number_of_batches_the_processes_would_wait_for_each_oth
 def test_what_is_not_frozen_is_not_cut(changes: dict[str, Any], words: str, refused, tiny) -> None:
     settings = tiny("dvp_adaption_bert_vqa", strategy="fsdp", cpu_processes=2)
     assert words in refused("with", "dvp_adaption_bert_vqa", **settings | changes)
+
+
+def test_scienceqas_devices_write_texts_of_their_own_length(refused, science, tmp_path: Path) -> None:
+    settings = science[1] | {"log_dir": tmp_path, "num_gpus": 0, "num_workers": 0, "num_heads": 4, "strategy": "fsdp"}
+    words = refused("with", "dvp_adaption_llama_sqa", **settings | {"batch_size": 4, "per_gpu_batchsize": 4})
+    assert "strategy=fsdp is not offered for scienceqa: set it to auto or ddp" in words
