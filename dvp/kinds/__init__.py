@@ -4,6 +4,7 @@ OFFERED               settings that it restricts, with the values that it takes
 DESCRIBED             settings that a checkpoint of it must agree on
 SUBMISSION            the name of its file of answers, of settings and {checkpoint}
 ALWAYS_BY_LENGTH      whether its batches are always of texts of like length
+SHARDED               whether its frozen weights may lie in pieces on several devices (strategy=fsdp)
 SOME_UNUSED           whether a pass may leave trained parameters without a gradient
 transform             picture, size, whether to turn it as its EXIF says -> pixels (3, size, size)
 seen                  width, height, size -> left, top, right, bottom of what that transform leaves of a picture

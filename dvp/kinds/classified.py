@@ -40,6 +40,7 @@ OFFERED: dict[str, tuple] = {}
 DESCRIBED = ("use_adapter",)
 SUBMISSION = "{datasets}_submit_{checkpoint}.json"
 ALWAYS_BY_LENGTH = False
+SHARDED = True
 SOME_UNUSED = False
 
 

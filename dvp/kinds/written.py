@@ -9,7 +9,6 @@ from torch import Tensor
 
 import clip
 from dvp.backbones import BACKBONES, family_of, load_with_head
-from dvp.config.rules import STRATEGIES
 from dvp.data import QuestionData
 from dvp.errors import UserError
 from dvp.evaluation.submission import Submission
@@ -42,14 +41,11 @@ __all__ = [
 ]
 
 # CLIP's adapters are trained, so that its tokens cannot be kept.
-OFFERED = {
-    "prompt_tokens": (1,), "quantize": (None,), "compile": (False,), "image_tokens": ("live", "zero"),
-    # With fsdp, devices that write texts of different length would wait for each other.
-    "strategy": tuple(name for name in STRATEGIES if name != "fsdp"),
-}  # fmt: skip
+OFFERED = {"prompt_tokens": (1,), "quantize": (None,), "compile": (False,), "image_tokens": ("live", "zero")}
 DESCRIBED = ("prompt_format", "use_caption")
 SUBMISSION = "sqa_{checkpoint}.json"
 ALWAYS_BY_LENGTH = True
+SHARDED = False  # devices that write texts of different length would wait for each other
 SOME_UNUSED = True  # all that sees, where no row has a picture
 
 

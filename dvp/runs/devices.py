@@ -24,10 +24,16 @@ def prepare_devices(num_gpus: int) -> None:
 
 
 def strategy_of(config: dict[str, Any]) -> str | Strategy:
-    """The configured strategy, or Lightning's name of it; auto becomes DDP on more than one device."""
+    """The configured strategy, or Lightning's name of it; auto becomes DDP on more than one device.
+
+    Raises UserError where the kind of task is not offered in pieces.
+    """
+    kind = KINDS[TASKS[config["datasets"]].kind]
     # No gradient get, in a search, the compressors of all arms but one; where a kind of task says so, others.
-    some_unused = config["search_stage"] or KINDS[TASKS[config["datasets"]].kind].SOME_UNUSED
+    some_unused = config["search_stage"] or kind.SOME_UNUSED
     if config["strategy"] == "fsdp":
+        if not kind.SHARDED:
+            raise UserError(f"strategy=fsdp is not offered for {config['datasets']}: take strategy=ddp.")
         return ShardedFrozen(find_unused_parameters=some_unused)
     if config["strategy"] != "auto" or config["devices"] == 1:
         return config["strategy"]

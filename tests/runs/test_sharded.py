@@ -114,4 +114,4 @@ def test_what_is_not_frozen_is_not_cut(changes: dict[str, Any], words: str, refu
 def test_scienceqas_devices_write_texts_of_their_own_length(refused, science, tmp_path: Path) -> None:
     settings = science[1] | {"log_dir": tmp_path, "num_gpus": 0, "num_workers": 0, "num_heads": 4, "strategy": "fsdp"}
     words = refused("with", "dvp_adaption_llama_sqa", **settings | {"batch_size": 4, "per_gpu_batchsize": 4})
-    assert "strategy=fsdp is not offered for scienceqa: set it to auto or ddp" in words
+    assert "strategy=fsdp is not offered for scienceqa: take strategy=ddp" in words
