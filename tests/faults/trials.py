@@ -15,6 +15,7 @@ import torch
 from tiny_world import PIXELS, write_clip, write_data, write_language_model
 
 import run
+from dvp.answering import many
 from dvp.checkpoints import read_checkpoint
 from dvp.module import DVPModule
 
@@ -25,13 +26,14 @@ SETTINGS = {
 }  # fmt: skip
 EXPERIMENTS = {"training": "dvp_adaption_bert_vqa", "search": "dvp_search_bert_vqa"}
 PASSES, WRITES = 24, 150  # of a run: passes, and about as many steps that change files
+CALLS = {"passes": (DVPModule, "training_step"), "answers": (many, "_answer")}  # what is called so often
 EVENTS = {"open", "os.rename", "os.symlink", "os.mkdir", "os.remove", "os.rmdir"}
 
 
 class Kill(NamedTuple):
     """When a run is killed: before pass number `at`, or before step number `at` that changes a file under log_dir."""
 
-    what: str  # passes, writes, or one of EVENTS
+    what: str  # a key of CALLS, writes, or one of EVENTS
     at: int
 
 
@@ -56,14 +58,15 @@ def arm(kill: Kill, log_dir: Path) -> None:
         if count == kill.at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    if kill.what == "passes":
-        before = DVPModule.training_step
+    if kill.what in CALLS:
+        owner, name = CALLS[kill.what]
+        before = getattr(owner, name)
 
-        def training_step(self: DVPModule, *args: Any) -> Any:
+        def call(*args: Any, **options: Any) -> Any:
             step()
-            return before(self, *args)
+            return before(*args, **options)
 
-        DVPModule.training_step = training_step
+        setattr(owner, name, call)
         return
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
@@ -125,11 +128,15 @@ def forked(call: Callable[[], None], said: Path, limit: float = 60) -> int:
         os._exit(code if isinstance(code, int) else 1)
 
 
+def say(*words: str) -> None:
+    """Run a command in this process."""
+    run.ex.observers.clear()
+    run.ex.run_commandline(["run.py", *words])
+
+
 def command(kind: str, settings: dict[str, Any], **changes: Any) -> None:
     """Run the command of a kind of EXPERIMENTS in this process."""
-    words = [f"{key}={value}" for key, value in (settings | changes).items()]
-    run.ex.observers.clear()
-    run.ex.run_commandline(["run.py", "with", EXPERIMENTS[kind], *words])
+    say("with", EXPERIMENTS[kind], *(f"{key}={value}" for key, value in (settings | changes).items()))
 
 
 def draw(generator: random.Random, share: float = 1.0) -> Kill:
