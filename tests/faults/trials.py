@@ -12,19 +12,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from tiny_world import PIXELS, write_clip, write_data, write_language_model
+from tiny_world import PIXELS, SPLITS, rows_of, write_clip, write_language_model, write_table
 
 import run
 from dvp.answering import many
 from dvp.checkpoints import read_checkpoint
 from dvp.module import DVPModule
+from dvp.tasks import TASKS
 
 # 16 rows in passes of 2: an epoch has 4 updates, of which it is validated in the middle, too.
 SETTINGS = {
     "image_size": PIXELS, "num_heads": 4, "num_gpus": 0, "num_workers": 0, "batch_size": 4, "per_gpu_batchsize": 2,
-    "image_tokens": "live", "max_steps": None, "max_epoch": 3, "learning_rate": 0.01,
+    "image_tokens": "live", "max_steps": None, "max_epoch": 3, "learning_rate": 0.003,
 }  # fmt: skip
 EXPERIMENTS = {"training": "dvp_adaption_bert_vqa", "search": "dvp_search_bert_vqa"}
+ANSWERS = 30
 PASSES, WRITES = 24, 150  # of a run: passes, and about as many steps that change files
 CALLS = {"passes": (DVPModule, "training_step"), "answers": (many, "_answer")}  # what is called so often
 EVENTS = {"open", "os.rename", "os.symlink", "os.mkdir", "os.remove", "os.rmdir"}
@@ -41,11 +43,25 @@ def make_world(folder: Path) -> dict[str, Any]:
     """The settings of a run on tiny random models and data, written into `folder`."""
     for name in ("bert", "clip", "data"):
         (folder / name).mkdir(parents=True)
-    write_language_model(folder / "bert", "bert")
+    # Large weights and many half-right answers: each arm answers, and earns, differently, which moves the preferences.
+    write_language_model(folder / "bert", "bert", initializer_range=1.0)
     write_clip(folder / "clip")
-    write_data(folder / "data", "vqa")
+    generator = random.Random(0)
+    for split in SPLITS["vqa"]:
+        rows = [row | _half_right(row, generator) for row in rows_of("vqa", split)]
+        write_table(folder / "data" / f"{TASKS['vqa'].files}_{split}.arrow", rows)
     places = {"tokenizer": folder / "bert", "clip_model": folder / "clip", "data_root": folder / "data"}
     return SETTINGS | {name: str(path) for name, path in places.items()}
+
+
+def _half_right(row: dict[str, Any], generator: random.Random) -> dict[str, Any]:
+    """All answers to every question of a row that has answers, with scores that are drawn."""
+    if not row["answers"]:
+        return {}
+    asked, labels = range(len(row["questions"])), list(range(ANSWERS))
+    scores = [[generator.choice([0.0, 0.3, 0.6, 0.9, 1.0]) for _ in labels] for _ in asked]
+    return {"answers": [[f"a{label}" for label in labels] for _ in asked], "answer_labels": [labels for _ in asked],
+            "answer_scores": scores}  # fmt: skip
 
 
 def arm(kill: Kill, log_dir: Path) -> None:
