@@ -107,6 +107,7 @@ def test_two_cannot_go_on_in_one_folder(whole, tmp_path: Path) -> None:
     assert folder.take(version)  # by this process
     with pytest.raises(AssertionError, match="is still being written by another process"):
         once("training", settings | AUTO, log_dir)
+    assert not once("training", settings | AUTO, log_dir, off=take_without_asking)
 
 
 def test_in_another_folder_the_best_so_far_is_remembered(whole, tmp_path: Path) -> None:
@@ -126,6 +127,10 @@ def test_in_another_folder_the_best_so_far_is_remembered(whole, tmp_path: Path) 
 def forget_best() -> None:
     Best.load_state_dict = lambda self, state: None
     Best._take_over = lambda self, beside: None
+
+
+def take_without_asking() -> None:
+    folder._locked = lambda file, patience: True
 
 
 def forget_bandit() -> None:

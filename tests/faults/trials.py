@@ -94,15 +94,15 @@ def arm(kill: Kill, log_dir: Path) -> None:
     sys.addaudithook(hook)
 
 
-def arm_signal(signum: signal.Signals, at: int) -> None:
-    """Let this process send itself a signal in its pass number `at`."""
+def arm_signal(signum: signal.Signals, at: int, send: Callable[[int, int], None] = os.kill) -> None:
+    """Let this process send itself, or by os.killpg its whole group, a signal in its pass number `at`."""
     before, count = DVPModule.training_step, 0
 
     def training_step(self: DVPModule, *args: Any) -> Any:
         nonlocal count
         count += 1
         if count == at:
-            os.kill(os.getpid(), signum)
+            send(os.getpid(), signum)
         return before(self, *args)
 
     DVPModule.training_step = training_step
@@ -129,6 +129,7 @@ def forked(call: Callable[[], None], said: Path, limit: float = 60) -> int:
             os.dup2(file.fileno(), 2)
         sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
         torch.set_num_threads(1)
+        os.fsync = lambda file: None  # for the end of a machine, not of a process
         call()
         code = 0
     except SystemExit as end:
