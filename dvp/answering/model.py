@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from dvp.answering import chosen, written
-from dvp.answering.asked import Answer, Asked, Picture, read_picture, read_text
+from dvp.answering.asked import Answer, Asked, Picture, all_unknown, read_picture, read_text
 from dvp.build import build_for_questions
 from dvp.config import check, ex
 from dvp.data.datamodule import Reader
@@ -130,6 +130,8 @@ class Answering(nn.Module):
             picture, notes = read_picture(image, self.config["turn_pictures"], where)
         question, more = read_text(question, "question")
         hint, of_hint = read_text(hint, "hint", needed=False)
+        if all_unknown(self.way.tokenizer(self.reader), question):
+            more += ("the language model knows no word of the question: they are all one unknown word to it",)
         asked = Asked(question, picture, tuple(choices), hint, caption, (*notes, *more, *of_hint))
         self.way.check(asked, sees=not self.blind)
         row = self.way.row(self.reader, asked)
