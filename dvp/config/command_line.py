@@ -66,7 +66,7 @@ class CommandLine(Experiment):
             return super().run(*args, **options)
         except UserError as error:
             typed = options.get("options") or {"--debug": True}
-            if typed["--debug"] or typed["--pdb"]:
+            if typed.get("--debug") or typed.get("--pdb"):
                 raise
             end_with(error)
         except Stopped as stopped:
