@@ -1,5 +1,6 @@
 """Dynamic Visual Prompting: one visual token, put in front of the text before layer K of a language model."""
 
+import logging
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +9,8 @@ if TYPE_CHECKING:
     from dvp.answering import Answering
 
 warnings.filterwarnings("ignore", "pkg_resources is deprecated")  # Sacred imports it
+# transformers imports it where it is installed, and it asks for a package that only 4 bit on a CPU would take
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def load(path: str | Path, **options: Any) -> "Answering":
