@@ -14,9 +14,10 @@ logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def load(path: str | Path, **options: Any) -> "Answering":
-    """The model of a checkpoint folder, ready to `answer(image, question)`; options: those of `dvp.answering.load`.
+    """The model of a checkpoint folder, or of an export on the Hugging Face hub by its name (user/name).
 
-    Raises UserError for a folder that is no checkpoint, and for base weights that are not there or others.
+    It is ready to `answer(image, question)`; options: those of `dvp.answering.load`. Raises UserError for a folder that
+    is no checkpoint, base weights that are not there or others, and a name that the hub does not give.
     """
     from dvp.answering import load  # here, so that a look at the settings does not wait for torch
 
