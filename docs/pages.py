@@ -66,8 +66,8 @@ EXPERIMENTS = """\
 MESSAGES = """\
 # Every message
 
-What ends a run with `Error:` and exit code 1, in bold what to do. `<name>` and `...` stand for what differs from case
-to case. [Troubleshooting](troubleshooting.md) says more of the common ones.
+What ends a run with exit code 1, in bold what to do; in a log it stands behind `UserError:`. `<name>` and `...` stand
+for what differs from case to case. [Troubleshooting](troubleshooting.md) says more of the common ones.
 """
 
 

@@ -255,6 +255,8 @@ def searched(config: dict[str, Any]) -> dict[str, Any]:
         tables = tables_of(config["data_root"], TASKS[config["datasets"]].files)
         search = latest_search(Path(config["log_dir"]), config, tables, search_of(config), starts)
     found = {"load_path": str(search.checkpoint)} if starts else {}
+    if layer not in ("auto", search.insert_layer):
+        print(f"insert_layer={layer} is taken, not the search's K = {search.insert_layer}.")
     return config | found | {"insert_layer": search.insert_layer if layer == "auto" else layer}
 
 

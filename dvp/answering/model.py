@@ -12,7 +12,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from dvp.answering import chosen, written
-from dvp.answering.asked import Answer, Asked, Picture, read_picture, read_text
+from dvp.answering.asked import Answer, Asked, Picture, all_unknown, read_picture, read_text
+from dvp.answering.fetched import local_folder
 from dvp.build import build_for_questions
 from dvp.config import check, ex
 from dvp.data.datamodule import Reader
@@ -129,6 +130,8 @@ class Answering(nn.Module):
             picture, notes = read_picture(image, self.config["turn_pictures"], where)
         question, more = read_text(question, "question")
         hint, of_hint = read_text(hint, "hint", needed=False)
+        if all_unknown(self.way.tokenizer(self.reader), question):
+            more += ("the language model knows no word of the question: they are all one unknown word to it",)
         asked = Asked(question, picture, tuple(choices), hint, caption, (*notes, *more, *of_hint))
         self.way.check(asked, sees=not self.blind)
         row = self.way.row(self.reader, asked)
@@ -195,15 +198,18 @@ def load(
 ) -> Answering:
     """The model of a checkpoint folder; all that it needs is told by the checkpoint, no table is opened.
 
+    path: the folder, or the name (user/name) of an export on the Hugging Face hub, which is brought here once.
     tokenizer, clip_model: where the language model and the image encoder lie, if not where they lay in training.
     device: cpu, or cuda for a model that is held there as a test on it would hold it; it can be moved later with `.to`.
     precision: 16, 32, bf16 or auto; None: as it was trained. answer_by, max_new_tokens: the settings, of ScienceQA.
-    Raises UserError for a folder that is no checkpoint, base weights that are not there or others, and no GPU.
+    Raises UserError for a folder that is no checkpoint, base weights that are not there or others, no GPU, and a name
+    that the hub does not give.
     """
     on_gpu = torch.device(device).type != "cpu"
     if on_gpu and not torch.cuda.is_available():
         raise UserError(f"device={device} but torch finds no GPU here: take device=cpu.")
-    if Path(path).is_file():
+    path = local_folder(path)
+    if path.is_file():
         raise UserError(
             f"{path} is a file, as the published code's checkpoints are: they do not name their answers; test it with "
             "the tables at hand, or give a checkpoint folder."

@@ -8,7 +8,7 @@ from typing import Any
 
 from dvp.config import LANGUAGE_MODELS, SHAPES
 from dvp.errors import UserError
-from dvp.files import EXPORTED, RESUME_WORDS, description_name, read_json
+from dvp.files import EXPORTED, RESUME_WORDS, description_name, read_description, read_json
 from dvp.manifest import finish
 from dvp.runs.folder import RANKS
 from dvp.tasks import TASKS
@@ -17,6 +17,7 @@ from dvp.tasks import TASKS
 def check_start(config: dict[str, Any]) -> None:
     """Raise UserError where a checked config asks for what this machine does not have: files, a layer, a package."""
     check_data(config)
+    check_search_saw(config)
     check_language_model(config)
     check_image_encoder(config["clip_model"], config["image_size"])
     check_packages(config)
@@ -51,6 +52,19 @@ def missing_tables(config: dict[str, Any]) -> list[Path]:
     splits = reads.tested(config["test_split"]) if config["test_only"] else reads.train
     paths = [Path(config["data_root"]) / f"{reads.files}_{split}.arrow" for split in splits]
     return [path for path in paths if not path.is_file()]
+
+
+def check_search_saw(config: dict[str, Any]) -> None:
+    """Raise UserError where a run that sees would start from the weights of a search that did not."""
+    path = str(config["load_path"] or "")
+    if config["image_tokens"] == "zero" or not path or not Path(path).is_dir():
+        return
+    description = read_description(path)
+    if description.get("search_stage") and description.get("blind"):
+        raise UserError(
+            f"load_path={path} is of a blind search (image_tokens=zero), which saw no picture and tells no K: give one "
+            "of a search that sees, or begin anew at insert_layer=<K>."
+        )
 
 
 def check_devices(num_gpus: int, strategy: str) -> None:

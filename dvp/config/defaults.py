@@ -1,5 +1,7 @@
 """Every setting with its default and its meaning, which `print_config` and `help <setting>` show."""
 
+import inspect
+import re
 from pathlib import Path
 
 from sacred import SETTINGS
@@ -129,3 +131,7 @@ def defaults():
     predictions = ""  # JSON file of predictions
     annotations = ""  # JSON file of official annotations
     questions = ""  # JSON file of official questions
+
+
+# Sacred has words of its own for `seed`, and takes them before the comment.
+defaults._var_docs["seed"] = re.search(r"^    seed = .*  # (.+)$", inspect.getsource(defaults._func), re.MULTILINE)[1]

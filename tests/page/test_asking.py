@@ -92,6 +92,14 @@ def test_notes_are_shown_beside_the_answer(checkpoint, upload) -> None:
     assert shown.bars and shown.note.count(".") == 2 and "The text takes" in shown.note
 
 
+@pytest.mark.parametrize("family, said", [("bert", True), ("t5", True), ("llama", False)])  # whose words fall to bytes
+def test_a_question_of_unknown_words_alone_is_noted(family: str, said: bool, checkpoint, upload) -> None:
+    model = dvp.load(checkpoint(f"dvp_adaption_{family}_vqa"))
+    note = ask(model, str(upload), "斑马 ?", "", "", 1).note
+    assert ("The language model knows no word of the question" in note) == said
+    assert ask(model, str(upload), "斑马 red ?", "", "", 1).note == ask(model, str(upload), "??", "", "", 1).note == ""
+
+
 # Examples
 
 
