@@ -91,8 +91,10 @@ def arithmetic(config: PretrainedConfig) -> str:
 
 def _config(name_or_path: str, row: Encoder) -> PretrainedConfig:
     """The settings of the image half, without what no token passes."""
-    config_class = getattr(transformers, row.model).config_class
-    return config_class.from_pretrained(_place(name_or_path), **row.without)
+    config = getattr(transformers, row.model).config_class.from_pretrained(_place(name_or_path))
+    for key, value in row.without.items():
+        setattr(config, key, value)
+    return config
 
 
 def _from_open_clip(name_or_path: str, told: Told) -> PreTrainedModel:

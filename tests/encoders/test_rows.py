@@ -158,3 +158,13 @@ def test_the_table_and_the_files_are_read_without_torch(tmp_path: Path) -> None:
     folder = write_encoder(tmp_path, "siglip")
     script = f"import sys, dvp.encoders as e; e.read_folder({folder!r}); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-W", "ignore", "-c", script], cwd=Path(__file__).parents[2]).returncode == 0
+
+
+def test_the_documents_table_is_of_the_rows() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "own_image_encoder.md").read_text(encoding="utf-8")
+    for model_type, row in ENCODERS.items():
+        names = f"`{row.whole}`, `{model_type}`" if row.whole else f"`{model_type}`"
+        class_token, science = ("class token, ", "yes") if row.class_token else ("", "no: ")
+        assert f"| {row.name} | {names} | {class_token}" in page
+        (line,) = (line for line in page.splitlines() if line.startswith(f"| {row.name} |"))
+        assert line.split(" | ")[-1].startswith(science)
