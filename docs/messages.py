@@ -28,7 +28,7 @@ MADE_BY = {
 # What a room's messages are about, the first that fits; in the order of the page
 TOPICS = {
     "The command line and settings": ("dvp/config/", "dvp/commands/", "dvp/build.py", "dvp/compressor.py", "dvp/kinds"),
-    "Language models and CLIP": ("dvp/backbones/", "clip/"),
+    "Language models and image encoders": ("dvp/backbones/", "dvp/encoders/", "clip/"),
     "Converting raw data": ("dvp/prepare/",),
     "Tables and pictures": ("dvp/data/", "dvp/images.py", "dvp/manifest/", "dvp/scienceqa/"),
     "Checkpoints, devices and going on": ("dvp/checkpoints/", "dvp/files.py", "dvp/runs/"),

@@ -31,7 +31,8 @@ REFERENCE = {
     "data": ("Data", ("dvp.prepare", "dvp.data.datamodule", "dvp.data.checked", "dvp.images")),
     "training": ("Training and checkpoints", ("dvp.build", "dvp.module", "dvp.optim", "dvp.checkpoints",
                                               "dvp.checkpoints.folder")),
-    "clip": ("The image encoder", ("clip.model", "clip.transform")),
+    "clip": ("Image encoders", ("dvp.encoders", "dvp.encoders.rows", "dvp.encoders.preprocessing",
+                                "dvp.encoders.transform", "dvp.encoders.folder", "dvp.encoders.loading", "clip.model")),
     "errors": ("Errors", ("dvp.errors",)),
 }  # fmt: skip
 # Sources that a page is made of: a link to one is a link to the page

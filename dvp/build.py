@@ -11,7 +11,6 @@ from huggingface_hub.utils import enable_progress_bars
 from torch import nn
 from transformers.utils import logging
 
-import clip
 from dvp.backbones import LanguageBackbone, family_of
 from dvp.checkpoints import (
     TrainedOnly,
@@ -27,9 +26,12 @@ from dvp.data import QuestionData
 from dvp.data.arrow import table_path
 from dvp.data.datamodule import Reader
 from dvp.data.leaks import refuse_shared_questions, shared_pictures
+from dvp.encoders import require_size
+from dvp.encoders.loading import load_encoder, row_of
+from dvp.encoders.transform import prepare
 from dvp.errors import UserError
 from dvp.files import is_published
-from dvp.kinds import KINDS
+from dvp.kinds import KINDS, preprocessing_of
 from dvp.model import DVP
 from dvp.module import DVPModule
 from dvp.runs.described import backbone_dtype, described_by
@@ -87,8 +89,7 @@ def build_reader(config: dict[str, Any]) -> Reader:
         if config[key] not in offered:
             choices = " or ".join(map(str, offered))
             raise UserError(f"{key}={config[key]} is not offered for {config['datasets']}: set it to {choices}.")
-    options = {"size": config["image_size"], "turn": config["turn_pictures"]}
-    transform = functools.partial(kind.transform, **options)
+    transform = functools.partial(prepare, how=preprocessing_of(config), turn=config["turn_pictures"])
     return kind.read(config, task, None if config["image_tokens"] == "zero" else transform)
 
 
@@ -147,7 +148,9 @@ def build_module(config: dict[str, Any], data: QuestionData | Unasked) -> DVPMod
         search_warmup_steps=config["search_warmup_steps"],
         seed=config["seed"],
         as_published=config["as_published"],
-        described=described_by(config, model) | {key: config[key] for key in kind.DESCRIBED},
+        described=described_by(config, model)
+        | {"pictures": preprocessing_of(config).key()}
+        | {key: config[key] for key in kind.DESCRIBED},
         config=config,
         predictions_path=Path(config["log_dir"]) / name,
     )
@@ -200,13 +203,10 @@ def compile_parts(backbone: LanguageBackbone, vision: nn.Module, graphs: bool) -
 
 def load_vision(config: dict[str, Any]) -> Vision:
     """The configured image encoder, frozen; raises UserError where it takes pictures of another size."""
-    vision = Vision(clip.load(config["clip_model"]))
-    if vision.image_size != config["image_size"]:
-        raise UserError(
-            f"image_size={config['image_size']} but {config['clip_model']} takes {vision.image_size} pixels: set "
-            f"image_size={vision.image_size}."
-        )
-    return vision
+    encoder = load_encoder(config["clip_model"])
+    made = encoder.config
+    require_size(config["clip_model"], row_of(made), config["image_size"], made.image_size, made.patch_size)
+    return Vision(encoder)
 
 
 OPTIMIZER_KEYS = ("optim_type", "learning_rate", "lr_mult", "weight_decay", "decay_power", "end_lr", "warmup_steps")

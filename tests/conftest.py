@@ -207,13 +207,13 @@ def real_data() -> Callable[[], Path]:
 @pytest.fixture
 def make_dvp(language_models: dict[str, str], clip_folder: str) -> Callable[..., nn.Module]:
     """Makes a DVP model of a family with 7 answers, in training mode; its vision takes 16 x 16 pixels."""
-    import clip
+    from dvp.encoders.loading import load_encoder
     from dvp.model import DVP, adapt_language_model
     from dvp.vision import Vision
 
     def make(family: str, use_adapter: bool | str = False, **options: Any) -> nn.Module:
         torch.manual_seed(1)
-        vision = Vision(clip.load(clip_folder))
+        vision = Vision(load_encoder(clip_folder))
         model = DVP(vision, vision.width, load_backbone(language_models[family]), 7, **{"num_heads": 4} | options)
         if use_adapter:
             adapt_language_model(model.backbone, kind=use_adapter)

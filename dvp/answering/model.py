@@ -18,7 +18,7 @@ from dvp.build import build_for_questions
 from dvp.config import check, ex
 from dvp.data.datamodule import Reader
 from dvp.errors import UserError
-from dvp.kinds import KINDS
+from dvp.kinds import preprocessing_of
 from dvp.module import DVPModule
 from dvp.runs.devices import precision_of
 from dvp.runs.told import require_base, settings_told
@@ -113,7 +113,12 @@ class Answering(nn.Module):
 
     def seen(self, picture: Image.Image) -> tuple[float, float, float, float]:
         """Left, top, right and bottom of the part of a picture that the image encoder sees, in its pixels."""
-        return KINDS[self.task.kind].seen(*picture.size, self.config["image_size"])
+        return preprocessing_of(self.config).seen(*picture.size)
+
+    @property
+    def prefix_tokens(self) -> int:
+        """How many image tokens stand before those of the patches: class token and registers, where there are any."""
+        return 0 if self.blind else self.model.vision.prefix_tokens
 
     def prepare(
         self,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dvp.config import LANGUAGE_MODELS, SHAPES
+from dvp.encoders import read_folder, require_size
 from dvp.errors import UserError
 from dvp.files import EXPORTED, RESUME_WORDS, description_name, read_description, read_json
 from dvp.manifest import finish
@@ -157,13 +158,11 @@ def check_language_model(config: dict[str, Any]) -> None:
 
 
 def check_image_encoder(folder: str, image_size: int) -> None:
-    """Raise UserError where config.json in the folder tells of pictures of another size."""
+    """Raise UserError where the files in the folder tell of pictures of another size, or of no encoder that works."""
     _check_place("clip_model", folder)
-    model = _read_model(folder) or {}
-    inner = model.get("vision_config")
-    takes = (inner if isinstance(inner, dict) else model).get("image_size", image_size)
-    if takes != image_size:
-        raise UserError(f"image_size={image_size} but {folder} takes {takes} pixels: set image_size={takes}.")
+    if told := read_folder(folder):
+        takes, patch = told.settings.get("image_size"), told.settings.get("patch_size")
+        require_size(folder, told.row, image_size, takes, patch)
 
 
 def _read_model(folder: str) -> dict[str, Any] | None:

@@ -34,8 +34,8 @@ def defaults():
     save_every = "10 minutes"  # between checkpoints to go on from: minutes, or as a whole number updates
 
     # Image
-    clip_model = "ViT-B/16"  # ViT-B/16, ViT-B/32, ViT-L/14, an archive of OpenAI's, or a Hugging Face folder
-    image_size = 224  # pixels
+    clip_model = "ViT-B/16"  # ViT-B/16, ViT-B/32, ViT-L/14, an archive of OpenAI's, or a folder of CLIP, SigLIP or DINO
+    image_size = 224  # pixels; where it is left out, what the folder of clip_model says
     turn_pictures = False  # True: pictures whose EXIF says that they lie on their side are turned upright
     image_tokens = "auto"  # live: always; cache: once, before training; auto: once, meanwhile, if faster; zero: blind
     image_tokens_on = "host"  # host: fetched batch by batch; device: all held there (VQAv2 train and val: 37 GB)

@@ -43,7 +43,7 @@ def look_at_language_model(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def look_at_image_encoder(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Whether the image encoder can be loaded."""
     vision = load_vision(config)
-    yield OK, f"{config['clip_model']}: {count(vision)[1]:,} parameters, pictures of {vision.image_size} pixels"
+    yield OK, f"{config['clip_model']}: {count(vision)[1]:,} parameters, pictures of {config['image_size']} pixels"
 
 
 def look_at_layers(config: dict[str, Any]) -> Iterator[tuple[str, str]]:

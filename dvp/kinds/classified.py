@@ -6,13 +6,10 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from clip import describe_preprocess as describe_transform
-from clip import middle_square as seen
-from clip import preprocess as transform
-from clip import processor_config as processor
 from dvp.backbones import BACKBONES, family_of, load_backbone
 from dvp.checkpoints import read_description
 from dvp.data import QuestionData, QuestionReader, read_answers
+from dvp.encoders import Preprocessing, Told
 from dvp.evaluation.submission import Submission, predictions
 from dvp.files import is_published
 from dvp.model import DVP, adapt_language_model
@@ -26,14 +23,11 @@ __all__ = [
     "answer",
     "build_model",
     "columns",
-    "describe_transform",
     "load_published",
-    "processor",
+    "prepared",
     "read",
-    "seen",
     "settings_in",
     "submit",
-    "transform",
 ]
 
 OFFERED: dict[str, tuple] = {}
@@ -56,6 +50,11 @@ def read(config: dict[str, Any], task: Task, transform: Callable[[Image.Image], 
         # Published: T5's query averages over padding, so how much of it there is changes the result.
         pad_to_max=config["as_published"] and config["language_model"] == "T5",
     )
+
+
+def prepared(told: Told) -> Preprocessing:
+    """As the encoder's own files say."""
+    return told.prepared
 
 
 def columns(task: Task) -> tuple[str, ...]:

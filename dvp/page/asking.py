@@ -40,7 +40,7 @@ def ask(answering: Answering, upload: str | None, question: str, choices: str, h
     panels = ()
     if answer.attention is not None:
         looked_at = prepared.asked.picture
-        panels = tuple(draw_panels(looked_at, answer.attention, answering.seen(looked_at))[1:])
+        panels = tuple(draw_panels(looked_at, answer.attention, answering.seen(looked_at), answering.prefix_tokens)[1:])
     notes = " ".join(f"{note[0].upper()}{note[1:]}." for note in answer.notes)
     names = f"({answer.letter}) {answer.text}" if answer.letter else "no choice"
     return Shown(dict(answer.candidates), panels, answer.written or "", names, notes)

@@ -11,7 +11,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from dvp.checkpoints import TrainedOnly, read_progress
 from dvp.data.image_tokens import ImageTokens
-from dvp.kinds import KINDS
+from dvp.kinds import preprocessing_of
 from dvp.runs.answered import BestAnswers
 from dvp.runs.devices import precision_of, strategy_of
 from dvp.runs.finite import Finite
@@ -22,7 +22,6 @@ from dvp.runs.resume import GoingOn, check_resume
 from dvp.runs.saving import Best, Saving
 from dvp.runs.sharded import Even
 from dvp.runs.table import Table
-from dvp.tasks import TASKS
 
 # Lightning's notes on devices, seeds, tips and ends; those on the requeuing of a SLURM job stay.
 for _name in ("pytorch_lightning", "lightning_fabric"):
@@ -98,6 +97,5 @@ def build_trainer(config: dict[str, Any], monitor: str) -> pl.Trainer:
 def cached_tokens(config: dict[str, Any]) -> ImageTokens:
     """The callback that lets a run read its image tokens from a cache."""
     folder = Path(config["data_root"]) / "image_tokens"
-    kind = KINDS[TASKS[config["datasets"]].kind]
-    transform = kind.describe_transform(config["image_size"], config["turn_pictures"])
+    transform = preprocessing_of(config).key(config["turn_pictures"])
     return ImageTokens(config["image_tokens"], folder, transform, config["image_tokens_on"] == "device")

@@ -18,14 +18,15 @@ from dvp.backbones import BACKBONES, family_of
 from dvp.backbones.tokenizer_files import FALLBACK, SETTINGS, find_file
 from dvp.build import load_vision
 from dvp.checkpoints import at_layer, read_checkpoint, save_tensors
+from dvp.encoders.loading import find_encoder
 from dvp.errors import UserError
 from dvp.files import EXPORTED, WEIGHTS, write_checksums, write_whole
-from dvp.kinds import KINDS
+from dvp.kinds import preprocessing_of
 from dvp.runs.told import AGREED, PLACES, TAKEN, place_named
 from dvp.sharing.card import write_card
 from dvp.sharing.known import look_up
-from dvp.tasks import TASKS
 
+PROCESSOR = "preprocessor_config.json"
 BASE = {"tokenizer": "language_model", "clip_model": "image_encoder"}
 # Settings that say how the model works and how it was trained; the others speak of a machine and of its folders.
 KEPT = (
@@ -50,12 +51,14 @@ def write_export(checkpoint: Path, to: Path, base: dict[str, str], *, with_base:
     parameters = sum(one.numel() for one in weights.values())
     config = _described(description, base, with_base)
 
+    pictures = {"datasets": description["task"], "clip_model": base["clip_model"]}
+    pictures |= {"image_size": known.config.get("image_size", 224)}
+
     def write(folder: Path) -> None:
         folder.mkdir()
         save_tensors(weights, folder / WEIGHTS[EXPORTED])
         _write_json(folder / EXPORTED, config)
-        processor = KINDS[TASKS[description["task"]].kind].processor(known.config.get("image_size", 224))
-        _write_json(folder / "preprocessor_config.json", processor)
+        _write_json(folder / PROCESSOR, preprocessing_of(pictures).as_processor())
         if with_base:
             _write_base(folder, base, known.config)
         else:
@@ -87,7 +90,10 @@ def _write_base(folder: Path, base: dict[str, str], config: dict[str, Any]) -> N
     kinds = [sorted(model.glob(pattern)) for pattern in WEIGHT_FILES]
     for file in [*(path for pattern in WORDS for path in sorted(model.glob(pattern))), *next(filter(None, kinds))]:
         shutil.copy(file, place / file.name)
-    load_vision(config | {"clip_model": base["clip_model"]}).encoder.save_pretrained(folder / BASE["clip_model"])
+    place = folder / BASE["clip_model"]
+    load_vision(config | {"clip_model": base["clip_model"]}).encoder.save_pretrained(place)
+    own = find_encoder(base["clip_model"]).prepared.at(config["image_size"])
+    _write_json(place / PROCESSOR, own.as_processor())
 
 
 def _copy_tokenizer(folder: Path, source: str) -> None:

@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from PIL import Image
 from safetensors.torch import load_file
 from tiny_world import fit, picture
-from transformers import AutoTokenizer, CLIPImageProcessor
+from transformers import AutoTokenizer
 
 import dvp
 from dvp.backbones import BACKBONES
@@ -109,16 +108,6 @@ def test_tools_of_the_field_read_tokenizer_and_preprocessing(export, checkpoint)
     theirs = AutoTokenizer.from_pretrained(out)(QUESTION)["input_ids"]
     assert theirs == model.reader.collate([model.prepare(picture(5), QUESTION).row])["input_ids"][0].tolist()
     assert read_json(out / "config.json")["answers"] == model.reader.answers
-
-
-@pytest.mark.parametrize("kind", ["classified", "written"])
-def test_their_image_processor_prepares_a_picture_as_ours(kind: str, tmp_path: Path) -> None:
-    from dvp.kinds import KINDS
-
-    noise = Image.effect_noise((30, 47), 90).convert("RGB")
-    write_json(tmp_path / "preprocessor_config.json", KINDS[kind].processor(40))
-    theirs = CLIPImageProcessor.from_pretrained(tmp_path)(noise, return_tensors="pt")["pixel_values"][0]
-    torch.testing.assert_close(theirs, KINDS[kind].transform(noise, 40), rtol=0, atol=0.02)
 
 
 def test_the_licence_of_llamas_tokenizer_is_kept(export, checkpoint) -> None:
