@@ -13,7 +13,6 @@ from typing import Any
 from dvp.config.defaults import ex
 from dvp.config.experiments import (
     EXPERIMENTS,
-    LANGUAGE_MODELS,
     NAMED,
     SCIENCE_QA_EXPERIMENTS,
     SHAPES,
@@ -27,7 +26,6 @@ from dvp.config.saved import is_saved, read_saved
 
 __all__ = [
     "EXPERIMENTS",
-    "LANGUAGE_MODELS",
     "NAMED",
     "RULES",
     "SCIENCE_QA_EXPERIMENTS",

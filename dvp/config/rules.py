@@ -4,8 +4,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from dvp.config.experiments import LANGUAGE_MODELS, TASK_NAMES
+from dvp.config.experiments import TASK_NAMES
 from dvp.errors import UserError
+from dvp.families import LANGUAGE_MODELS, family_named
 from dvp.files import RESUME_WORDS
 from dvp.scienceqa.text import FORMATS
 
@@ -245,8 +246,8 @@ def passes_of(config: dict[str, Any]) -> int:
 
 CONTRADICTIONS: tuple[tuple[Callable[[dict[str, Any]], Any], str], ...] = (
     (
-        lambda c: c["precision"] == 16 and c["language_model"] == "T5",
-        "precision=16 makes T5's activations overflow: use precision=bf16 or 32.",
+        lambda c: c["precision"] == 16 and not family_named(c["language_model"]).fits_half,
+        "precision=16 makes {language_model}'s activations overflow: use precision=bf16 or 32.",
     ),
     (
         lambda c: c["precision"] == 16 and not c["num_gpus"],

@@ -10,7 +10,7 @@ from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from dvp.backbones.llama import Llama
+from dvp.backbones import BACKBONES
 from dvp.model import DVP
 from dvp.scienceqa.prefix import build_parts
 from dvp.scienceqa.tokens import IGNORED, Layout, Row
@@ -36,7 +36,9 @@ def llama_model(vocabulary: int = 60) -> LlamaForCausalLM:
 def build(vision: CLIPVisionModel, llama: LlamaForCausalLM, layout: Layout = LAYOUT, **options: Any) -> DVP:
     """A model of these parts; options: those of build_parts and of DVP."""
     of_parts = {key: options.pop(key) for key in ("as_published", "adapter", "projector_width") if key in options}
-    parts = build_parts(vision, Llama(llama.get_decoder()), llama.get_output_embeddings(), layout, **of_parts)
+    parts = build_parts(
+        vision, BACKBONES["llama"](llama.get_decoder()), llama.get_output_embeddings(), layout, **of_parts
+    )
     return DVP(**parts, **{"num_heads": 4} | options)
 
 
