@@ -255,4 +255,4 @@ def nearest(config: dict[str, Any]) -> str:
     known = {"encoder": "MaskedLM" in named, "decoder": re.search("CausalLM|LMHead", named)}
     kinds = ["encoder_decoder"] if config.get("is_encoder_decoder") else [kind for kind in known if known[kind]]
     alike = [family for family, row in FAMILIES.items() if not kinds or row.kind in kinds]
-    return next(iter(difflib.get_close_matches(str(config.get("model_type")), alike, 1, 0.7)), alike[0])
+    return next(iter(difflib.get_close_matches(str(config.get("model_type")), alike, 1, 0.5)), alike[0])

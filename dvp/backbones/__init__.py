@@ -27,7 +27,7 @@ KINDS: dict[str, type[LanguageBackbone]] = {
     "decoder": Decoder,
 }
 BACKBONES: dict[str, type[LanguageBackbone]] = {
-    family: type(row.__name__, (row, KINDS[row.kind]), {}) for family, row in FAMILIES.items()
+    family: type(family.capitalize(), (row, KINDS[row.kind]), {}) for family, row in FAMILIES.items()
 }
 
 WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")

@@ -143,6 +143,11 @@ class LanguageBackbone(nn.Module, Family):
             return dict.fromkeys(types, self.model.rotary_emb(hidden, places))
         return {kind: self.model.rotary_emb(hidden, places, kind) for kind in types}
 
+    def prompted(self, state: State, places: Tensor) -> Tensor:
+        """Which of the places (B or 1, T) hold a prompt, which is in every window. (B or 1, T)"""
+        slot = (places >= state.slot.start) & (places < state.slot.stop)
+        return slot if state.pictured is None else slot & state.pictured[:, None]
+
     def layer_options(self, index: int, state: State) -> dict[str, Any]:
         """The mask of layer `index`, and its positions, as transformers' layers without a memory take them."""
         kind = self.layer_types[index]

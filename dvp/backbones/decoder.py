@@ -45,8 +45,8 @@ class Decoder(LanguageBackbone):
         mask = (column < row) & state.keep[:, None, None] | (column == row)  # (B, 1, T, C)
         near = None
         if SLIDING in self.layer_types:
-            prompt = (column >= state.slot.start) & (column < state.slot.stop)  # it is in every window
-            near = self._as_taken(mask & ((row - column < self.model.config.sliding_window) | prompt), state)
+            seen = (row - column < self.model.config.sliding_window) | self.prompted(state, columns)[:, None, None]
+            near = self._as_taken(mask & seen, state)
         positions = self.rotary_positions(state.hidden, places)
         return replace(state, mask=self._as_taken(mask, state), near=near, positions=positions)
 

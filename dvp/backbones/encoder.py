@@ -30,9 +30,8 @@ class Encoder(LanguageBackbone):
         near = None
         if SLIDING in self.layer_types:
             apart = (places[:, None] - places).abs()  # (T, T)
-            prompt = (places >= state.slot.start) & (places < state.slot.stop)
-            # The prompt is in every window; what is not kept sees itself, so that no row of the softmax is empty.
-            near = mask & ((apart <= self.model.config.sliding_window) | prompt) | (apart == 0)
+            seen = (apart <= self.model.config.sliding_window) | self.prompted(state, places[None])[:, None, None]
+            near = mask & seen | (apart == 0)  # what is not kept sees itself, so that no row of the softmax is empty
         return replace(state, mask=mask, near=near, positions=self.rotary_positions(state.hidden, places[None]))
 
     def run_layer(self, index: int, state: State) -> State:
