@@ -24,8 +24,8 @@ ELSEWHERE = {
 REFERENCE = {
     "load": ("Load and ask", ("dvp.load", "dvp.answering.model", "dvp.answering.asked", "dvp.answering.heatmap")),
     "model": ("The model", ("dvp.model", "dvp.compressor", "dvp.adapters", "dvp.vision")),
-    "backbones": ("Language models", ("dvp.backbones", "dvp.backbones.base", "dvp.backbones.bert", "dvp.backbones.t5",
-                                      "dvp.backbones.llama")),
+    "backbones": ("Language models", ("dvp.families", "dvp.backbones", "dvp.backbones.base", "dvp.backbones.encoder",
+                                      "dvp.backbones.encoder_decoder", "dvp.backbones.decoder")),
     "search": ("The search", ("dvp.search.rule", "dvp.search.bandit", "dvp.search.mean", "dvp.search.record")),
     "tasks": ("Tasks and scores", ("dvp.tasks", "dvp.evaluation")),
     "data": ("Data", ("dvp.prepare", "dvp.data.datamodule", "dvp.data.checked", "dvp.images")),

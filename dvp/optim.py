@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 def decayed_by_name(name: str, parameter: nn.Parameter) -> bool:
     """Whether weight decay applies: to all but every bias (T5's relative position bias too) and every norm."""
-    return "bias" not in name and "norm" not in name.lower()
+    return "bias" not in name and "norm" not in name.lower() and ".ln_" not in name
 
 
 def decayed_by_shape(name: str, parameter: nn.Parameter) -> bool:

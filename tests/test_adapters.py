@@ -4,14 +4,14 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from tiny_world import LAYERS
+from tiny_world import LAYERS, MODELS
 from torch import nn
 
 from dvp.adapters import ADAPTERS, Adapted, Adapter, freeze, inject_adapters
 from dvp.backbones import BACKBONES, load_backbone
 from dvp.model import DVP
 
-FAMILIES = pytest.mark.parametrize("family", BACKBONES)
+FAMILIES = pytest.mark.parametrize("family", MODELS)
 
 
 def adapters(root: nn.Module) -> int:
@@ -33,9 +33,10 @@ def norms(model: nn.Module) -> set[str]:
 @pytest.mark.parametrize("kind", ADAPTERS)
 def test_every_sub_layer_gets_one_adapter(family: str, kind: bool | str, make_dvp: Callable[..., DVP]) -> None:
     model = make_dvp(family, use_adapter=kind).backbone.model
-    stacks = {name: model.get_submodule(name) for name in BACKBONES[family].adapters_per_layer}
+    expected = BACKBONES[MODELS[family][0]].adapters_per_layer
+    stacks = {name: model.get_submodule(name) for name in expected}
     for name, stack in stacks.items():
-        assert [adapters(layer) for layer in stack] == [BACKBONES[family].adapters_per_layer[name]] * len(stack)
+        assert [adapters(layer) for layer in stack] == [expected[name]] * len(stack)
     assert adapters(model) == sum(map(adapters, stacks.values()))
 
 

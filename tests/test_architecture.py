@@ -15,7 +15,7 @@ from dvp.tasks import TASKS
 ROOT = Path(__file__).parents[1]
 ROOT_FILES = {
     "__init__", "adapters", "build", "compressor", "counting", "errors", "files", "images", "model", "module", "optim",
-    "tasks", "vision",
+    "families", "tasks", "vision",
 }  # fmt: skip
 
 # Room -> what it must not know. A room is a file or folder of dvp/, or a folder beside it; other names are packages.
@@ -24,6 +24,7 @@ TOP = STEERING | {"dvp.module", "dvp.kinds", "dvp.published", "dvp.runs", "dvp.r
 IMAGES = {"clip", "PIL", "dvp.encoders", "dvp.vision", "dvp.compressor", "dvp.data"}
 METHOD = {"dvp.model", "dvp.backbones", "dvp.adapters"}
 MUST_NOT_KNOW = {
+    "families": TOP | IMAGES | METHOD | {"dvp.tasks", "dvp.search", "torch", "transformers"},
     "backbones": TOP | IMAGES | {"dvp.tasks", "dvp.search", "dvp.model", "dvp.adapters", "dvp.scienceqa"},
     "adapters": TOP | IMAGES | {"dvp.tasks", "dvp.search", "dvp.model", "dvp.backbones", "transformers"},
     "vision": TOP | METHOD | {"dvp.tasks", "dvp.search", "dvp.data"},

@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from tiny_world import MODELS
 
-from dvp.backbones import BACKBONES
 from dvp.checkpoints import trained_state
 from dvp.model import DVP
 
 LAYERS = 3  # of the tiny models in conftest
-FAMILIES = pytest.mark.parametrize("family", BACKBONES)
+FAMILIES = pytest.mark.parametrize("family", MODELS)
 
 
 @torch.no_grad()

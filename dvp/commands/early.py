@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dvp.config import LANGUAGE_MODELS, SHAPES
+from dvp.config import SHAPES
 from dvp.encoders import read_folder, require_size
 from dvp.errors import UserError
+from dvp.families import FAMILIES, require_family
 from dvp.files import EXPORTED, RESUME_WORDS, description_name, read_description, read_json
 from dvp.manifest import finish
 from dvp.runs.folder import RANKS
@@ -134,23 +135,25 @@ def check_language_model(config: dict[str, Any]) -> None:
     folder = config["tokenizer"]
     _check_place("tokenizer", folder)
     model = _read_model(folder)
-    if model is None:
+    if not model or "model_type" not in model:
         return
-    family = str(model.get("model_type")).upper()
-    if family in LANGUAGE_MODELS and family != config["language_model"]:
+    family = require_family(model, folder)
+    if family.upper() != config["language_model"]:
         raise UserError(
-            f"language_model={config['language_model']} but tokenizer={folder} holds a {family} model: "
+            f"language_model={config['language_model']} but tokenizer={folder} holds a {family.upper()} model: "
             "make the two agree."
         )
-    layers = model.get("num_decoder_layers") or model.get("num_layers") or model.get("num_hidden_layers")
+    counts = ("num_decoder_layers", "num_layers", "num_hidden_layers", "n_layer")
+    layers = next((model[key] for key in counts if model.get(key)), None)
     layer = config["insert_layer"]
     several = layer if isinstance(layer, list) else [] if layer == "auto" else [layer]
     if not config["search_stage"] and isinstance(layers, int) and any(one >= layers for one in several):
         raise UserError(
             f"insert_layer={layer} is outside this model: {folder} has layers 0 to {layers - 1}; give one of these."
         )
-    positions = model.get("max_position_embeddings")
-    if family == "BERT" and isinstance(positions, int) and config["max_text_len"] > positions:
+    positions, first = model.get("max_position_embeddings", model.get("n_positions")), FAMILIES[family].first_position
+    positions = positions - first if isinstance(positions, int) and first is not None else None
+    if positions and config["max_text_len"] > positions:
         raise UserError(
             f"max_text_len={config['max_text_len']} is too long: {folder} has {positions} positions; "
             f"set max_text_len={positions} or less."

@@ -14,7 +14,6 @@ from dvp.config.contradictions import contradictions
 from dvp.config.defaults import ex
 from dvp.config.experiments import (
     EXPERIMENTS,
-    LANGUAGE_MODELS,
     NAMED,
     SCIENCE_QA_EXPERIMENTS,
     SHAPES,
@@ -28,7 +27,6 @@ from dvp.config.saved import is_saved, read_saved
 
 __all__ = [
     "EXPERIMENTS",
-    "LANGUAGE_MODELS",
     "NAMED",
     "RULES",
     "SCIENCE_QA_EXPERIMENTS",

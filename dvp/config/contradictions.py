@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
+from dvp.families import family_named
 from dvp.files import RESUME_WORDS
 
 CONTRADICTIONS: tuple[tuple[Callable[[dict[str, Any]], Any], str], ...] = (
     (
-        lambda c: c["precision"] == 16 and c["language_model"] == "T5",
-        "precision=16 makes T5's activations overflow: use precision=bf16 or 32.",
+        lambda c: c["precision"] == 16 and not family_named(c["language_model"]).fits_half,
+        "precision=16 makes {language_model}'s activations overflow: use precision=bf16 or 32.",
     ),
     (
         lambda c: c["precision"] == 16 and not c["num_gpus"],

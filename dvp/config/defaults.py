@@ -41,7 +41,7 @@ def defaults():
     image_tokens_on = "host"  # host: fetched batch by batch; device: all held there (VQAv2 train and val: 37 GB)
 
     # Text
-    language_model = "BERT"  # BERT, T5 or LLAMA; must be what the tokenizer folder holds
+    language_model = "BERT"  # its family: BERT, ROBERTA, T5, LLAMA, QWEN3 ...; must be what the tokenizer folder holds
     tokenizer = "bert-base-uncased"  # tokenizer and weights: a Hugging Face folder or hub name
     max_text_len = 16  # tokens, as_published not of LLaMA; ScienceQA: positions, with those of image and prefix
     bucket_by_length = False  # True: texts of like length share a batch, for less padding; ScienceQA: always
@@ -88,8 +88,8 @@ def defaults():
     num_nodes = 1  # machines, each with num_gpus
     cpu_processes = 1  # with num_gpus=0: gloo processes, to try what several devices do
     strategy = "auto"  # auto, ddp, fsdp (pieces of frozen weights on each device), deepspeed_stage_2, ...
-    precision = "auto"  # 16, 32, bf16 or auto: 32 on a CPU, bf16 where the GPU has it; else 32 for T5, 16 for others
-    backbone_dtype = "auto"  # of frozen weights: float32, bfloat16, or auto: bfloat16 for LLaMA where precision is 16
+    precision = "auto"  # 16, 32, bf16 or auto: 32 on a CPU, bf16 where the GPU has it; else 16, or 32 for T5
+    backbone_dtype = "auto"  # of frozen weights: float32, bfloat16, or auto: bfloat16 for decoders in 16 bit
     quantize = None  # 8bit or 4bit: a frozen language model through bitsandbytes, on a GPU
     gradient_checkpointing = False  # True: layers are computed again in the backward pass; less memory, more time
     compile = False  # True: torch.compile the language model's layers and the image encoder

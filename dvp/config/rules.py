@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dvp.config.contradictions import contradictions
-from dvp.config.experiments import LANGUAGE_MODELS, TASK_NAMES
+from dvp.config.experiments import TASK_NAMES
 from dvp.errors import UserError
+from dvp.families import LANGUAGE_MODELS
 from dvp.scienceqa.text import FORMATS
 
 

@@ -19,7 +19,9 @@ from dvp.kinds import KINDS
 from dvp.runs.resume import check_resume
 from dvp.tasks import TASKS
 
-EMBEDDINGS = ("embed_tokens.weight", "word_embeddings.weight", "shared.weight", "tok_embeddings.weight")  # in files
+EMBEDDINGS = (  # in files
+    "embed_tokens.weight", "word_embeddings.weight", "shared.weight", "tok_embeddings.weight", "wte.weight",
+)  # fmt: skip
 HELD_BY_ALL = 0.99  # of what config.json asks for; heads, which are not read, make files larger, not smaller
 
 

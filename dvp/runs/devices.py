@@ -7,6 +7,7 @@ from pytorch_lightning.strategies import Strategy
 
 from dvp.cpu.memory import keep_freed_memory
 from dvp.errors import UserError
+from dvp.families import family_named
 from dvp.kinds import KINDS
 from dvp.runs.sharded import ShardedFrozen
 from dvp.tasks import TASKS
@@ -42,8 +43,8 @@ def strategy_of(config: dict[str, Any]) -> str | Strategy:
 
 def precision_of(config: dict[str, Any]) -> str:
     """Lightning's name of the configured precision; auto becomes what the devices and the language model take."""
-    wanted, t5 = config["precision"], config["language_model"] == "T5"
+    wanted, fits = config["precision"], family_named(config["language_model"]).fits_half
     if wanted == "auto":
         on_gpu = config["num_gpus"] > 0
-        wanted = 32 if not on_gpu else "bf16" if torch.cuda.is_bf16_supported() else 32 if t5 else 16
+        wanted = 32 if not on_gpu else "bf16" if torch.cuda.is_bf16_supported() else 16 if fits else 32
     return {16: "16-mixed", 32: "32-true", "bf16": "bf16-mixed"}[wanted]

@@ -40,7 +40,7 @@ def stream(model: DVP, batch: dict[str, Tensor], insert_layer: int | list[int]) 
             before, after = (
                 torch.cat([keep, torch.ones_like(place, dtype=torch.bool)], dim=1) for keep in (before, after)
             )
-            embedded = model.backbone.model.embed_tokens(logits.argmax(-1, keepdim=True))  # (B, 1, D)
+            embedded = model.backbone.embed_tokens(logits.argmax(-1, keepdim=True), place)  # (B, 1, D)
             read = rows, torch.zeros_like(rows)
             state = replace(first, hidden=embedded, keep=before, read=read, places=place, columns=columns)
             state = model.run(model.backbone.attend(state), {from_here: partial(_look_from_here_on, model, after)})

@@ -68,7 +68,7 @@ def build_parts(
     adapter: further arguments of RoutedAdapter.
     """
     options, size, width = adapter or {}, backbone.hidden_size, encoder.config.hidden_size
-    adapt(backbone, ("input_layernorm",), lambda: RoutedAdapter(size, **options))
+    adapt(backbone, backbone.first_norms, lambda: RoutedAdapter(size, **options))
     norm = row_of(encoder.config).attention_norm
     adapt(encoder, (norm,), lambda: RoutedAdapter(width, by_first_row=as_published, **options))
     vision = Vision(encoder, trained=True, class_tokens=class_token_blocks(encoder.config.num_hidden_layers))

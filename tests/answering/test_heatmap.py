@@ -9,17 +9,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_world import picture
+from tiny_world import NAMED_FAMILIES, picture
 
 import dvp
 from dvp.answering.heatmap import FRAME, HOT, MARGIN, PANEL, TITLE, WORDS, draw_heatmap
-from dvp.backbones import BACKBONES
 from dvp.encoders import CLIP
 from dvp.encoders.transform import prepare
 from dvp.errors import UserError
 
 
-@pytest.mark.parametrize("family", BACKBONES)
+@pytest.mark.parametrize("family", NAMED_FAMILIES)
 def test_the_weights_are_those_of_queries_and_keys_in_the_pass_that_answered(family: str, checkpoint) -> None:
     model = dvp.load(checkpoint(f"dvp_adaption_{family}_vqa"))
     compressor, seen = model.model.compressors[0], []

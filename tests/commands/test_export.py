@@ -12,11 +12,10 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from tiny_world import fit, picture
+from tiny_world import NAMED_FAMILIES, fit, picture
 from transformers import AutoTokenizer
 
 import dvp
-from dvp.backbones import BACKBONES
 from dvp.build import load_vision
 from dvp.checkpoints import read_checkpoint
 from dvp.errors import UserError
@@ -27,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 BERT = "dvp_adaption_bert_vqa"
 QUESTION = "is there a red circle"
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    **{family: (f"dvp_adaption_{family}_vqa", {}) for family in BACKBONES},
+    **{family: (f"dvp_adaption_{family}_vqa", {}) for family in NAMED_FAMILIES},
     "adapters": ("dvp_adaption_bert_gqa", {"use_adapter": True}),
     "as published": ("dvp_adaption_t5_gqa", {"as_published": True}),
     "blind": ("dvp_adaption_bert_gqa", {"image_tokens": "zero"}),

@@ -10,8 +10,7 @@ import pytest
 
 from dvp import search
 from dvp.adapters import ADAPTERS
-from dvp.backbones import BACKBONES
-from dvp.config import EXPERIMENTS, LANGUAGE_MODELS, NAMED, RULES, SHAPES, SHAPES_MODELS, TASK_NAMES, check, ex
+from dvp.config import EXPERIMENTS, NAMED, RULES, SHAPES, SHAPES_MODELS, TASK_NAMES, check, ex
 from dvp.config.experiments import (
     SHAPES_ADAPTERS,
     SHAPES_SCIENCE_QA,
@@ -23,6 +22,7 @@ from dvp.config.experiments import (
 from dvp.config.rules import SEARCH_RULES, STRATEGIES, TEXTS, check_value, check_values
 from dvp.errors import UserError
 from dvp.evaluation import SCORERS
+from dvp.families import LANGUAGE_MODELS
 from dvp.tasks import TASKS
 
 PUBLISHED = json.loads((Path(__file__).parents[1] / "published_configs.json").read_text(encoding="utf-8"))
@@ -67,7 +67,7 @@ def test_names_are_those_of_the_tables() -> None:
     assert set(SEARCH_RULES) == set(search.RULES)
     assert RULES["task"].what == f"one of {', '.join(SCORERS)}"
     assert set(TASK_NAMES) == set(TASKS)
-    assert {name.lower() for name in LANGUAGE_MODELS} == set(BACKBONES)
+    assert {settings["language_model"] for settings in NAMED.values()} <= set(LANGUAGE_MODELS)
 
 
 @pytest.mark.parametrize("name", NAMES)

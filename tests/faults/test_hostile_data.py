@@ -176,7 +176,7 @@ TEXTS |= st.builds(lambda text, times: text * times, st.text(min_size=1, max_siz
 
 @pytest.fixture(scope="module")
 def tokenizers(language_models: dict[str, str]) -> dict[str, Any]:
-    return {family: BACKBONES[family].tokenizer(folder) for family, folder in language_models.items()}
+    return {family: BACKBONES[family].tokenizer(language_models[family]) for family in BACKBONES}
 
 
 @cases(300)

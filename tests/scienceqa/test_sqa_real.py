@@ -11,7 +11,7 @@ import sqa_worlds as worlds
 import torch
 from PIL import Image
 
-from dvp.backbones.llama import Llama
+from dvp.backbones import BACKBONES
 from dvp.data import QuestionData
 from dvp.encoders.transform import prepare
 from dvp.prepare import convert
@@ -39,7 +39,7 @@ def problems():
 
 @pytest.fixture(scope="module")
 def tokens():
-    return Llama.tokenizer(str(Path(REAL) / "tokenizers" / "llama-7b"))
+    return BACKBONES["llama"].tokenizer(str(Path(REAL) / "tokenizers" / "llama-7b"))
 
 
 @pytest.fixture(scope="module")
