@@ -14,7 +14,7 @@ from dvp.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]
 ROOT_FILES = {
-    "__init__", "adapters", "build", "compressor", "counting", "errors", "files", "images", "model", "module", "optim",
+    "__init__", "build", "compressor", "counting", "errors", "files", "images", "model", "module", "optim",
     "tasks", "vision",
 }  # fmt: skip
 

@@ -10,6 +10,7 @@ from tiny_world import LAYERS, SENTENCES, deep, fit
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
+from dvp.adapters import ADAPTERS
 from dvp.backbones import BACKBONES
 from dvp.build import build_data, build_module
 from dvp.checkpoints import trained_state
@@ -78,9 +79,9 @@ def test_a_distinct_arm_is_scored_once_on_a_shared_trunk(search_sample, configur
 
 
 @FAMILIES
-@pytest.mark.parametrize("use_adapter", [False, True])
+@pytest.mark.parametrize("use_adapter", [False, *ADAPTERS])
 def test_trimmed_text_gives_the_results_of_padded_text(
-    family: str, use_adapter: bool, make_dvp, batch_of, language_models
+    family: str, use_adapter: bool | str, make_dvp, batch_of, language_models
 ) -> None:
     model = make_dvp(family, use_adapter=use_adapter).eval()
     tokenizer = BACKBONES[family].tokenizer(language_models[family])
@@ -105,9 +106,11 @@ def test_only_t5_as_published_keeps_its_padding(family: str, as_published: bool,
 # Compiled layers
 
 
-@FAMILIES
-@pytest.mark.parametrize("use_adapter", [False, True])
-def test_the_forward_pass_is_one_graph(family: str, use_adapter: bool, make_dvp, batch_of) -> None:
+@pytest.mark.parametrize(
+    "family, use_adapter",
+    [(family, kind) for kind in (False, *ADAPTERS) for family in BACKBONES if type(kind) is bool or family == "bert"],
+)
+def test_the_forward_pass_is_one_graph(family: str, use_adapter: bool | str, make_dvp, batch_of) -> None:
     model, batch = make_dvp(family, use_adapter=use_adapter).eval(), batch_of(family)
     torch._dynamo.reset()
     compiled = torch.compile(lambda batch: model(batch, 1), fullgraph=True, backend="eager")
@@ -150,9 +153,9 @@ def test_a_frozen_model_has_no_gradient_graph_below_the_prompt(family: str, make
 
 
 @FAMILIES
-@pytest.mark.parametrize("use_adapter", [False, True])
+@pytest.mark.parametrize("use_adapter", [False, *ADAPTERS])
 def test_checkpointed_gradients_are_the_same(
-    family: str, use_adapter: bool, configure, make_language_model, batch_of
+    family: str, use_adapter: bool | str, configure, make_language_model, batch_of
 ) -> None:
     none = {"bert": {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}, "t5": {"dropout_rate": 0.0}}
     folder = make_language_model(family, **none.get(family, {}))

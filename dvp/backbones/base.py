@@ -62,6 +62,7 @@ class LanguageBackbone(nn.Module):
     adapter_sites: ClassVar[tuple[str, ...]]  # endings of the module names whose output goes through an adapter
     adapter: ClassVar[dict]  # reduction, activation and initialisation of the adapters
     trained_beside_adapters: ClassVar[str]  # regular expression over parameter names
+    peft_targets: ClassVar[dict[str, list[str]]] = {}  # by PEFT's method (LORA, IA3), where PEFT itself knows none
     compressor_width: ClassVar[int | None] = None  # inner width of the compressor; None: that of the language model
     token_types: ClassVar[bool] = True  # whether the compressor marks text and prompt with a type embedding
     head_width: ClassVar[float] = 2.0  # middle width of the classifier, in hidden sizes
@@ -79,6 +80,7 @@ class LanguageBackbone(nn.Module):
         super().__init__()
         replace_dropout(model)
         self.model = model
+        self.adapted: dict[str, Any] = {}  # what a checkpoint tells of its adapters
         self.as_published = as_published
 
     @property

@@ -40,8 +40,10 @@ __all__ = [
     "transform",
 ]
 
-# CLIP's adapters are trained, so that its tokens cannot be kept.
-OFFERED = {"quantize": (None,), "compile": (False,), "image_tokens": ("live", "zero")}
+# Its adapters are its own. CLIP's are trained, so that its tokens cannot be kept.
+OFFERED = {
+    "use_adapter": (True, False), "quantize": (None,), "compile": (False,), "image_tokens": ("live", "zero")
+}  # fmt: skip
 DESCRIBED = ("prompt_format", "use_caption")
 SUBMISSION = "sqa_{checkpoint}.json"
 ALWAYS_BY_LENGTH = True

@@ -9,6 +9,7 @@ from typing import Any
 
 from dvp.errors import UserError
 from dvp.files import read_json, require_fields, write_json
+from dvp.search import trained_parts
 
 VERSION = 1
 # Of a cell
@@ -112,7 +113,7 @@ def table_lines(sweep: dict[str, Any]) -> str:
     if search is None:
         return "\n".join([*lines, "No search of these settings lies beside it."])
     points = "updates" if sweep["metric"] == "speed" else "points"
-    parts = "adapters" if search["use_adapter"] else "the whole language model"
+    parts = trained_parts(search["use_adapter"])
     lost = "unknown" if search["regret"] is None else f"{search['regret']:.2f} {points}"
     lines += [
         f"The search {search['path']} (with {parts}) says {search['verdict']}",
