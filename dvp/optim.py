@@ -6,22 +6,19 @@ the step itself is decayed too. Four golden steps, at rates of 0.01 and 0.1 and 
 1 % of the way that the weights went (tests/test_optim.py); the usual, smaller rates keep them closer.
 """
 
+import math
+import re
 from collections.abc import Iterable
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
-from transformers import (
-    get_constant_schedule_with_warmup,
-    get_cosine_schedule_with_warmup,
-    get_polynomial_decay_schedule_with_warmup,
-)
+from torch.optim.lr_scheduler import LambdaLR
 
 
 def decayed_by_name(name: str, parameter: nn.Parameter) -> bool:
-    """Whether weight decay applies: to all but every bias (T5's relative position bias too) and every norm."""
-    return "bias" not in name and "norm" not in name.lower()
+    """Whether weight decay applies: to all but every bias (T5's relative position bias too), norm and learnt scale."""
+    return not re.search(r"bias|norm|\.ia3_l\.|magnitude", name.lower())
 
 
 def decayed_by_shape(name: str, parameter: nn.Parameter) -> bool:
@@ -78,14 +75,23 @@ OPTIMIZERS = {
 
 def build_schedule(
     optimizer: Optimizer, total_steps: int, warmup_steps: int | float, decay_power: float | str, end_lr: float
-) -> LRScheduler:
+) -> LambdaLR:
     """Linear warm-up, then constant, cosine or polynomial decay over `total_steps` optimiser updates.
 
     warmup_steps: a count, or as a float the share of total_steps. decay_power: "constant", "cosine" or the power.
     """
     warmup = int(total_steps * warmup_steps) if isinstance(warmup_steps, float) else warmup_steps
-    if decay_power == "constant":
-        return get_constant_schedule_with_warmup(optimizer, warmup)
-    if decay_power == "cosine":
-        return get_cosine_schedule_with_warmup(optimizer, warmup, total_steps)
-    return get_polynomial_decay_schedule_with_warmup(optimizer, warmup, total_steps, lr_end=end_lr, power=decay_power)
+    peak = optimizer.defaults["lr"]
+
+    def share(step: int) -> float:
+        """The part of its rate that every group has at a step."""
+        if step < warmup:
+            return step / max(1, warmup)
+        done = (step - warmup) / max(1, total_steps - warmup)
+        if decay_power == "constant":
+            return 1.0
+        if decay_power == "cosine":
+            return max(0.0, 0.5 * (1 + math.cos(math.pi * done)))
+        return ((peak - end_lr) * max(0.0, 1 - done) ** decay_power + end_lr) / peak
+
+    return LambdaLR(optimizer, share)
