@@ -37,6 +37,7 @@ class Family:
     rotary: ClassVar[str | None] = None  # rotary angles: "shared" by all layers, or "by type" of these
     adapter_sites: ClassVar[tuple[str, ...]]  # endings of the module names whose output goes through an adapter
     trained_beside_adapters: ClassVar[str]  # regular expression over parameter names
+    peft_targets: ClassVar[dict[str, list[str]]] = {}  # by PEFT's method (LORA, IA3), where PEFT itself knows none
     first_norms: ClassVar[tuple[str, ...]] = ()  # endings of the names of the norms before attention
     fits_half: ClassVar[bool] = True  # whether its activations fit into fp16
     frozen_dtype: ClassVar[str] = "float32"  # of frozen weights, by default, where 16 bits are computed in

@@ -7,11 +7,12 @@ out (B, or ScienceQA's labelled tokens), C answers (or the vocabulary).
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dvp.adapters import ADAPTERS, adapt
+from dvp.adapters import ADAPTERS, freeze
 from dvp.backbones import LanguageBackbone, State
 from dvp.compressor import VisualTokenCompressor
 from dvp.vision import Seen
@@ -132,15 +133,16 @@ class DVP(nn.Module):
 
 
 def adapt_language_model(
-    backbone: LanguageBackbone, reduction: int | None = None, kind: bool | str = True
-) -> list[str]:
-    """Freeze a language model but for new adapters and its family's norms; returns the names of what is adapted.
+    backbone: LanguageBackbone, reduction: int | None = None, kind: bool | str = True, **settings: Any
+) -> None:
+    """Freeze a language model but for new adapters and its family's norms.
 
-    kind: a key of ADAPTERS.
+    kind: a key of ADAPTERS. settings: of adapters of its kind, those of a run; others are not looked at. Raises
+    UserError where adapters find no place.
     """
-    options = backbone.adapter | ({"reduction": reduction} if reduction else {})
-    make = partial(ADAPTERS[kind], backbone.hidden_size, **options)
-    return adapt(backbone, backbone.adapter_sites, make, backbone.trained_beside_adapters)
+    row = ADAPTERS[kind]
+    backbone.adapted = row.add_to(backbone, **settings | ({"reduction": reduction} if reduction else {}))
+    freeze(backbone, "|".join(filter(None, (row.trained, row.beside and backbone.trained_beside_adapters))))
 
 
 def classifier(size: int, width: int, num_answers: int) -> nn.Sequential:

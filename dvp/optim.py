@@ -7,6 +7,7 @@ the step itself is decayed too. Four golden steps, at rates of 0.01 and 0.1 and 
 """
 
 import math
+import re
 from collections.abc import Iterable
 
 import torch
@@ -16,8 +17,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 
 def decayed_by_name(name: str, parameter: nn.Parameter) -> bool:
-    """Whether weight decay applies: to all but every bias (T5's relative position bias too) and every norm."""
-    return "bias" not in name and "norm" not in name.lower() and ".ln_" not in name
+    """Whether weight decay applies: to all but every bias (T5's relative position bias too), norm and learnt scale."""
+    return not re.search(r"bias|norm|\.ln_|\.ia3_l\.|magnitude", name.lower())
 
 
 def decayed_by_shape(name: str, parameter: nn.Parameter) -> bool:

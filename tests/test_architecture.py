@@ -14,8 +14,8 @@ from dvp.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]
 ROOT_FILES = {
-    "__init__", "adapters", "build", "compressor", "counting", "errors", "files", "images", "model", "module", "optim",
-    "families", "tasks", "vision",
+    "__init__", "build", "compressor", "counting", "errors", "families", "files", "images", "model", "module", "optim",
+    "tasks", "vision",
 }  # fmt: skip
 
 # Room -> what it must not know. A room is a file or folder of dvp/, or a folder beside it; other names are packages.

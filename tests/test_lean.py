@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from transformers.pytorch_utils import Conv1D
 
+from dvp.adapters import ADAPTERS
 from dvp.backbones import BACKBONES
 from dvp.build import build_data, build_module
 from dvp.checkpoints import trained_state
@@ -79,10 +80,13 @@ def test_a_distinct_arm_is_scored_once_on_a_shared_trunk(search_sample, configur
 # Text
 
 
-@ALL
-@pytest.mark.parametrize("use_adapter", [False, True])
+# Every model with what is published, and one of them with all other adapters.
+EACH = [*product(MODELS, [False, True]), *(("bert", kind) for kind in ADAPTERS if kind is not True)]
+
+
+@pytest.mark.parametrize("family, use_adapter", EACH)
 def test_trimmed_text_gives_the_results_of_padded_text(
-    family: str, use_adapter: bool, make_dvp, batch_of, language_models
+    family: str, use_adapter: bool | str, make_dvp, batch_of, language_models
 ) -> None:
     model = make_dvp(family, use_adapter=use_adapter).eval()
     tokenizer = BACKBONES[MODELS[family][0]].tokenizer(language_models[family])
@@ -107,8 +111,11 @@ def test_only_t5_as_published_keeps_its_padding(family: str, as_published: bool,
 # Compiled layers
 
 
-@pytest.mark.parametrize("family, use_adapter", [*product(MODELS, [False]), *product(NAMED_FAMILIES, [True])])
-def test_the_forward_pass_is_one_graph(family: str, use_adapter: bool, make_dvp, batch_of) -> None:
+@pytest.mark.parametrize(
+    "family, use_adapter",
+    [*product(MODELS, [False]), *product(NAMED_FAMILIES, [True]), *product(["bert"], set(ADAPTERS) - {True})],
+)
+def test_the_forward_pass_is_one_graph(family: str, use_adapter: bool | str, make_dvp, batch_of) -> None:
     model, batch = make_dvp(family, use_adapter=use_adapter).eval(), batch_of(family)
     torch._dynamo.reset()
     compiled = torch.compile(lambda batch: model(batch, 1), fullgraph=True, backend="eager")
@@ -150,9 +157,10 @@ def test_a_frozen_model_has_no_gradient_graph_below_the_prompt(family: str, make
     assert all(parameter.grad is not None for parameter in model.compressors.parameters() if parameter.requires_grad)
 
 
-@ALL
-@pytest.mark.parametrize("use_adapter", [False, True])
-def test_checkpointed_gradients_are_the_same(family: str, use_adapter: bool, configure, settings_of, batch_of) -> None:
+@pytest.mark.parametrize("family, use_adapter", EACH)
+def test_checkpointed_gradients_are_the_same(
+    family: str, use_adapter: bool | str, configure, settings_of, batch_of
+) -> None:
     config = configure("dvp_adaption_bert_vqa", **settings_of(family), drop_rate=0.0, use_adapter=use_adapter)
     gradients, runs = [], []
     for checkpointing in (False, True):

@@ -1,6 +1,7 @@
 """The language models, by the `model_type` in their config.json: a kind of model, and the row of a family."""
 
 import importlib.util
+import logging
 import pickle
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,7 @@ def _load(
     gradient_checkpointing: bool = False,
     empty: bool = False,
 ) -> PreTrainedModel:
-    """The model in `dtype`, or in 8 or 4 bits on the GPU.
+    """The model in `dtype`, or in 8 or 4 bits (NF4).
 
     gradient_checkpointing: compute layers again in the backward pass. empty: shapes alone, on torch's meta device, as
     the folder's config tells them; then nothing is quantized.
@@ -133,7 +134,7 @@ def _from_huggingface(
     config = _config_of(name_or_path)
     options: dict[str, Any] = model_options | {"config": config, "dtype": dtype}
     if quantize:
-        options["quantization_config"] = _bits(quantize)
+        options["quantization_config"] = _bits(quantize, dtype)
     elif dtype.itemsize == 2:
         # Loaded as stored, and so memory-mapped: cast while loading, files and result would both take their place.
         config.dtype = None  # of the files then, which may differ from what config.json says
@@ -150,6 +151,8 @@ def _from_huggingface(
         )
     if options["dtype"] == "auto":
         _cast(model, dtype)
+    if quantize:
+        _hold_still(model)
     return model
 
 
@@ -168,7 +171,22 @@ def _cast(model: nn.Module, dtype: torch.dtype) -> None:
         parameter.data = parameter.data.view(dtype).copy_(cast) if same else cast
 
 
-def _bits(quantize: str) -> BitsAndBytesConfig:
+def _bits(quantize: str, dtype: torch.dtype) -> BitsAndBytesConfig:
     if importlib.util.find_spec("bitsandbytes") is None:
         raise UserError(f"quantize={quantize} needs bitsandbytes: pip install bitsandbytes.")
-    return BitsAndBytesConfig(**{f"load_in_{quantize}": True}, bnb_4bit_compute_dtype=torch.bfloat16)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells what it casts in every product
+    four = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": dtype}
+    return BitsAndBytesConfig(**{f"load_in_{quantize}": True}, **four)
+
+
+def _hold_still(model: nn.Module) -> None:
+    """Have what bitsandbytes made stay as it is, so that a checkpoint's fingerprint of it does.
+
+    Else it casts the biases in place to the type of what comes in, and on CPUs that multiply in bf16 reorders weights
+    of 4 bit in the first pass without gradients.
+    """
+    for module in model.modules():
+        if type(module).__module__.startswith("bitsandbytes") and module.bias is not None:
+            module.bias.data = module.bias.data.bfloat16().to(module.bias.dtype)
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False

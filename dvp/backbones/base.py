@@ -85,6 +85,7 @@ class LanguageBackbone(nn.Module, Family):
         super().__init__()
         replace_dropout(model)
         self.model = model
+        self.adapted: dict[str, Any] = {}  # what a checkpoint tells of its adapters
         self.as_published = as_published
 
     def part(self, name: str) -> Any:

@@ -9,7 +9,7 @@ from dvp.checkpoints.folder import (
     read_scores,
     save_tensors,
 )
-from dvp.checkpoints.from_search import at_layer, taken_parts, without_adapters
+from dvp.checkpoints.from_search import at_layer, is_adapter, taken_parts, without_adapters
 from dvp.checkpoints.older import current_generators, name_then, refuse_to_go_on
 from dvp.checkpoints.standing import (
     accumulated,
@@ -40,6 +40,7 @@ __all__ = [
     "digest",
     "fingerprint",
     "generator_states",
+    "is_adapter",
     "load_trained",
     "moments",
     "name_then",

@@ -17,6 +17,7 @@ FROZEN_BY = (
     "backbone_dtype",
     "quantize",
     "use_adapter",
+    "adapter_targets",
 )  # settings that explain other frozen weights
 
 

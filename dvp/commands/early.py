@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dvp.config import SHAPES
+from dvp.config.rules import PEFT
 from dvp.encoders import read_folder, require_size
 from dvp.errors import UserError
 from dvp.families import FAMILIES, require_family
@@ -109,6 +110,8 @@ def check_packages(config: dict[str, Any]) -> None:
         _check_package(f"logger={config['logger']}", config["logger"])
     if config["quantize"]:
         _check_package(f"quantize={config['quantize']}", "bitsandbytes")
+    if config["use_adapter"] in PEFT:
+        _check_package(f"use_adapter={config['use_adapter']}", "peft")
 
 
 def _check_package(setting: str, package: str) -> None:

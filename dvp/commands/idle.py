@@ -5,14 +5,16 @@ from typing import Any
 
 from sacred.run import Run
 
+from dvp.config.rules import PEFT
 from dvp.tasks import TASKS
 
 CONVERT = ("raw_root", "min_answer_count", "rest_val_images", "allow_missing_images")
 SCORE = ("task", "predictions", "annotations", "questions")
 PREDICT = ("image", "question", "choices", "hint", "ask_from", "top", "json", "heatmap")
 DEMO = ("host", "port")
-EXPORT = ("push_to", "with_base", "overwrite", "license", "private")
+EXPORT = ("push_to", "merge", "with_base", "overwrite", "license", "private")
 SWEEP = ("layers", "seeds", "metric", "level")
+LORA = ("adapter_rank", "lora_alpha", "lora_dropout")
 SCIENCE_QA = ("prompt_format", "use_caption", "answer_by", "max_new_tokens")
 
 # Settings, when they do nothing, and why.
@@ -29,6 +31,8 @@ IDLE: tuple[tuple[tuple[str, ...], Callable[[dict[str, Any]], bool], str], ...] 
         lambda c: not (c["test_only"] and TASKS[c["datasets"]].test_splits),
         "only a test of VQA asks for it",
     ),
+    (LORA, lambda c: c["use_adapter"] not in ("lora", "dora"), "it is for use_adapter=lora or dora"),
+    (("adapter_targets",), lambda c: c["use_adapter"] not in PEFT, "it is for use_adapter=lora, dora or ia3"),
     (("resume_from",), lambda c: c["test_only"], "a test takes load_path"),
     (("save_every",), lambda c: c["test_only"], "a test saves no checkpoint"),
     (("report",), lambda c: c["search_stage"] or c["test_only"], "only a training has a report.html"),

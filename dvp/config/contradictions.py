@@ -20,9 +20,17 @@ CONTRADICTIONS: tuple[tuple[Callable[[dict[str, Any]], Any], str], ...] = (
         "learning_rate={learning_rate} cannot decay to end_lr={end_lr}: make it larger, or take decay_power=constant.",
     ),
     (
-        lambda c: c["quantize"] and not (c["num_gpus"] and c["use_adapter"]),
-        "quantize={quantize} needs a GPU and a frozen language model: add num_gpus=1 and use_adapter=True, or leave "
-        "quantize out.",
+        lambda c: c["quantize"] and not c["use_adapter"],
+        "quantize={quantize} is for a frozen language model, and all of it is trained here: add use_adapter=True or "
+        "lora, or leave quantize out.",
+    ),
+    (
+        lambda c: (c["quantize"], c["use_adapter"], c["num_gpus"]) == ("8bit", "dora", 0),
+        "quantize=8bit with use_adapter=dora needs a GPU, since PEFT loses the scales on a CPU: take 4bit, or lora.",
+    ),
+    (
+        lambda c: c["use_adapter"] == "prefix",
+        "use_adapter=prefix is not offered, its keys and values stand before a whole text: take lora, dora or ia3.",
     ),
     (
         lambda c: c["as_published"] and (c["prompt_tokens"] > 1 or isinstance(c["insert_layer"], list)),

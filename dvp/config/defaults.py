@@ -53,7 +53,11 @@ def defaults():
     # Model
     insert_layer = 0  # K, from 0; auto: what the newest search found; [1,2]: a prompt anew at each of these
     prompt_tokens = 1  # that the picture becomes; as published, 1
-    use_adapter = False  # True: the language model stays frozen but for adapters and norms
+    use_adapter = False  # True: the language model stays frozen but for adapters and norms; or lora, dora, ia3, frozen
+    adapter_rank = 8  # lora, dora: their inner width
+    adapter_targets = "auto"  # lora, dora, ia3: layers by the ends of their names, as in q_proj,v_proj, or all-linear
+    lora_alpha = 8  # lora, dora: what they learn counts lora_alpha / adapter_rank times
+    lora_dropout = 0.0  # lora, dora: dropout on what goes into them
     num_heads = 12  # heads of the compressor
     drop_rate = 0.1  # dropout on the compressor's attention map
 
@@ -75,7 +79,7 @@ def defaults():
     optim_type = "adamw"  # adamw, adam or sgd
     learning_rate = 1e-4  # at its peak, after the warm-up; ScienceQA: for 256 rows per update, less with fewer
     lr_mult = 1  # the answer head's rate, in learning rates
-    weight_decay = 0.01  # of all trained weights but biases and norms
+    weight_decay = 0.01  # of all trained weights but biases, norms and scales
     decay_power = 1  # power of the polynomial decay, or "cosine" or "constant"
     end_lr = 0  # the learning rate that a polynomial decay ends at
     max_epoch = 10  # counts when max_steps is None
@@ -115,6 +119,7 @@ def defaults():
 
     # export: a checkpoint for others
     push_to = ""  # user/name: the repository on the Hugging Face hub that it goes to, too
+    merge = False  # True: put lora, dora or ia3 into the language model, which goes along as a plain folder
     with_base = False  # True: put the frozen language model and image encoder in, too
     overwrite = False  # True: replace an export that is there, on the hub as a further commit
     license = "unknown"  # of what was trained, as the hub names licences, such as apache-2.0

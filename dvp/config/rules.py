@@ -1,11 +1,13 @@
 """The rules: what each setting may be by itself (RULES), and what a run makes of all of them (check)."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dvp.config.contradictions import contradictions
 from dvp.config.experiments import TASK_NAMES
+from dvp.config.near import MANY, near
+from dvp.config.targets import WORDS, is_targets, targets_in
 from dvp.errors import UserError
 from dvp.families import LANGUAGE_MODELS
 from dvp.scienceqa.text import FORMATS
@@ -18,11 +20,10 @@ class Rule(NamedTuple):
     what: str
 
 
-MANY = 2**31 - 1  # more rows, updates or tokens than any run has
-
 REPOSITORY = r"\w[\w.-]*/\w[\w.-]*"
 MINUTES = r"(?!0+(\.0*)?\b)\d{1,6}(\.\d{1,6})? minutes?"
 LOGGERS = ("wandb", "mlflow", "trackio")  # those of runs/loggers.py, which loads torch
+PEFT = ("lora", "dora", "ia3")  # with True and frozen those of adapters/, which loads torch
 SEARCH_RULES = ("published", "mean")  # those of search/, which loads torch
 # Of Lightning's, those that one program per device can be trained with.
 STRATEGIES = (
@@ -95,6 +96,7 @@ _ANY_PATH = Rule(_is_path, "a path, or empty")
 _NO_PATH = Rule(lambda value: value is None or _is_path(value), "a path, or None")
 _TEXT = Rule(lambda value: type(value) is str or _is_path(value), "a text")
 _RATE = _number(1_000_000)
+_SHARE = Rule(lambda value: _RATE.holds(value) and value < 1, "a share from 0 to below 1")
 
 RULES: dict[str, Rule] = {
     "exp_name": _NAME,
@@ -105,7 +107,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("data_root", "raw_root", "predictions", "annotations", "questions"), _ANY_PATH),
     **dict.fromkeys(("image", "ask_from", "to", "heatmap"), _ANY_PATH),
     **dict.fromkeys(("question", "choices", "hint"), _TEXT),
-    **dict.fromkeys(("json", "with_base", "overwrite", "private"), _FLAG),
+    **dict.fromkeys(("json", "merge", "with_base", "overwrite", "private"), _FLAG),
     "push_to": Rule(
         lambda value: value == "" or type(value) is str and bool(re.fullmatch(REPOSITORY, value)),
         "the name of a repository on the hub, as in push_to=user/name",
@@ -117,7 +119,7 @@ RULES: dict[str, Rule] = {
     "host": Rule(lambda value: type(value) is str and _is_name(value), "an address of this machine, such as 127.0.0.1"),
     "port": _whole(1, 65535),
     **dict.fromkeys(("load_path", "resume_from"), _NO_PATH),
-    **dict.fromkeys(("as_published", "search_stage", "test_only", "use_adapter", "fast_dev_run", "report"), _FLAG),
+    **dict.fromkeys(("as_published", "search_stage", "test_only", "fast_dev_run", "report"), _FLAG),
     **dict.fromkeys(("bucket_by_length", "use_caption", "gradient_checkpointing", "compile", "turn_pictures"), _FLAG),
     "allow_missing_images": _FLAG,
     "image_tokens": _one_of("live", "cache", "auto", "zero"),
@@ -139,7 +141,10 @@ RULES: dict[str, Rule] = {
     "runs": _or(_many(_PATH, "as in runs=result/a_seed0,result/b_seed0"), ""),
     "level": _or(_number(100, "a score in percent, from 0 to 100"), None),
     "insert_layer": _many(_whole(0, MANY, "a layer counted from 0"), "as in insert_layer=[1,2]", "auto"),
-    "drop_rate": Rule(lambda value: _RATE.holds(value) and value < 1, "a share from 0 to below 1"),
+    **dict.fromkeys(("drop_rate", "lora_dropout"), _SHARE),
+    "use_adapter": _one_of(True, False, *PEFT, "frozen", "prefix"),
+    "adapter_targets": _many(Rule(is_targets, "ends of modules' names"), "as in q_proj,v_proj", *WORDS),
+    "lora_alpha": Rule(lambda value: _RATE.holds(value) and value > 0, "a number above 0"),
     "search_sample": _or(_COUNT, "all"),
     "kab": _one_of(*SEARCH_RULES),
     "optim_type": _one_of("adamw", "adam", "sgd"),
@@ -153,9 +158,8 @@ RULES: dict[str, Rule] = {
     "val_check_interval": Rule(
         lambda value: type(value) is float and 0 < value <= 1, "a share of an epoch, such as 0.5 or 1.0"
     ),
-    **dict.fromkeys(
-        ("image_size", "prompt_tokens", "max_new_tokens", "num_heads", "max_epoch", "batch_size", "top"), _COUNT
-    ),
+    **dict.fromkeys(("image_size", "prompt_tokens", "max_new_tokens", "num_heads", "max_epoch"), _COUNT),
+    **dict.fromkeys(("batch_size", "top", "adapter_rank"), _COUNT),
     **dict.fromkeys(("per_gpu_batchsize", "search_warmup_steps", "rest_val_images"), _FROM_0),
     "min_answer_count": _COUNT,
     **dict.fromkeys(("num_nodes", "cpu_processes"), _whole(1, 1024)),
@@ -175,23 +179,9 @@ def check_value(key: str, value: Any, source: str = "") -> None:
     """Raise UserError, with a nearby value that would do, where a value, of the file `source`, breaks its rule."""
     rule = RULES[key]
     if not rule.holds(value):
-        hint = next((f" (write {near!r})" for near in _near(value) if rule.holds(near)), "")
+        hint = next((f" (write {other!r})" for other in near(value) if rule.holds(other)), "")
         where = f" in {source}" if source else ""
         raise UserError(f"{key}={value!r}{where} is wrong: it must be {rule.what}{hint}.")
-
-
-def _near(value: Any) -> Iterator[Any]:
-    """What may have been meant by a value of another type: 1000 by 1e3, True by "true", 0.001 by YAML's "1e-3"."""
-    if isinstance(value, str):
-        yield from (value.lower(), value.upper())
-        yield from (choice for choice in (True, False, None) if str(choice).lower() == value.lower())
-        if re.fullmatch(r"[-+]?\d+(\.\d*)?(e[-+]?\d+)?", value):
-            yield from (float(value), *_near(float(value)))
-    elif type(value) is float:
-        yield from ((int(value),) if value.is_integer() else ())
-        yield str(value)
-    elif type(value) is int and abs(value) <= MANY:
-        yield from (float(value), *((bool(value),) if value in (0, 1) else ()))
 
 
 def check_values(config: Mapping[str, Any]) -> None:
@@ -225,6 +215,7 @@ def fill(config: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(layers := config["insert_layer"], list | tuple):
         config["insert_layer"] = sorted(layers) if layers[1:] else layers[0]
     config["load_path"], config["resume_from"] = config["load_path"] or "", config["resume_from"] or None
+    config["adapter_targets"] = targets_in(config["adapter_targets"])
     config["tokenizer"] = config["tokenizer"].replace("{language_model}", config["language_model"].lower())
     return config | {"devices": (config["num_gpus"] or config["cpu_processes"]) * config["num_nodes"]}
 

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from dvp.backbones import BACKBONES, WEIGHT_FILES, family_of
 from dvp.backbones.tokenizer_files import find_file
 from dvp.build import build_empty, insert_layer, load_vision, searched
-from dvp.checkpoints import TrainedOnly, read_checkpoint
+from dvp.checkpoints import TrainedOnly, is_adapter, read_checkpoint
 from dvp.doctor.findings import FAULT, NOTE, OK
 from dvp.errors import UserError
 from dvp.files import RESUME_WORDS, is_published, read_json
@@ -57,7 +57,7 @@ def look_at_layers(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield OK, f"a search over {layers} layers"
     else:
         yield OK, f"K = {insert_layer(config, layers)} of {layers} layers"
-    asked = sum(one.numel() for name, one in model.backbone.named_parameters() if ".adapter" not in name)
+    asked = sum(one.numel() for name, one in model.backbone.named_parameters() if not is_adapter(name))
     shapes = weight_shapes(config["tokenizer"])
     held = sum(torch.Size(shape).numel() for shape in shapes.values()) if shapes else asked
     if held < HELD_BY_ALL * asked:

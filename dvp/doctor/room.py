@@ -28,7 +28,11 @@ from dvp.runs.saving import KEPT
 from dvp.tasks import TASKS
 
 MOMENTS = {"adamw": 2, "adam": 2, "sgd": 1}  # numbers that an optimiser keeps per weight
-BITS = {"8bit": 1.0, "4bit": 0.5}  # bytes of a frozen weight
+# What bitsandbytes keeps of a linear layer's weights: a byte each and a scale per row, or half and a scale per block.
+BYTES = {
+    "8bit": lambda weight: weight.numel() + 4 * len(weight),
+    "4bit": lambda weight: weight.numel() * (0.5 + 4 / 64),
+}
 WHOLE = 4  # bytes of a trained weight, its gradient and each of its moments, whatever the precision
 LAYER = 17  # numbers that a transformer's layer keeps per token and unit of width for its backward pass, roughly
 
@@ -80,14 +84,10 @@ def look_at_disk(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def standing(model: nn.Module, config: dict[str, Any]) -> dict[str, float]:
     """Bytes on a device that stay, by what they are."""
-    frozen, trained = 0.0, 0
-    for name, part in model.named_children():
-        scale = BITS.get(config["quantize"], 0) if name == "backbone" else 0
-        for parameter in part.parameters():
-            if parameter.requires_grad:
-                trained += parameter.numel()
-            else:
-                frozen += parameter.numel() * (scale or parameter.element_size())
+    trained, frozen = count(model)[0], sum(one.nbytes for one in model.parameters() if not one.requires_grad)
+    for layer in model.backbone.modules() if config["quantize"] else ():
+        if isinstance(layer, nn.Linear) and not layer.weight.requires_grad:
+            frozen += BYTES[config["quantize"]](layer.weight) - layer.weight.nbytes
     if config["test_only"]:
         return {"frozen weights": frozen, "trained weights": trained * WHOLE}
     moments = trained * WHOLE * MOMENTS[config["optim_type"]]

@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 OFFERED: dict[str, tuple] = {}
+ADAPTER_SETTINGS = ("adapter_rank", "adapter_targets", "lora_alpha", "lora_dropout")
 DESCRIBED = ("use_adapter",)
 SUBMISSION = "{datasets}_submit_{checkpoint}.json"
 ALWAYS_BY_LENGTH = False
@@ -93,7 +94,7 @@ def build_model(
     sees = vision if data.reader.transform else ZeroTokens(width)
     model = DVP(sees, width, backbone, len(data.answers), **compressors)
     if config["use_adapter"]:
-        adapt_language_model(backbone, kind=config["use_adapter"])
+        adapt_language_model(backbone, kind=config["use_adapter"], **{key: config[key] for key in ADAPTER_SETTINGS})
     return model
 
 

@@ -34,8 +34,11 @@ __all__ = [
     "submit",
 ]
 
-# CLIP's adapters are trained, so that its tokens cannot be kept.
-OFFERED = {"prompt_tokens": (1,), "quantize": (None,), "compile": (False,), "image_tokens": ("live", "zero")}
+# Its adapters are its own. CLIP's are trained, so that its tokens cannot be kept.
+OFFERED = {
+    "use_adapter": (True, False), "prompt_tokens": (1,), "quantize": (None,), "compile": (False,),
+    "image_tokens": ("live", "zero"),
+}  # fmt: skip
 DESCRIBED = ("prompt_format", "use_caption")
 SUBMISSION = "sqa_{checkpoint}.json"
 ALWAYS_BY_LENGTH = True

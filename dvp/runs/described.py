@@ -15,12 +15,12 @@ SETTINGS = ("num_heads", "prompt_tokens", "image_size", "turn_pictures", "max_te
 
 
 def described_by(config: dict[str, Any], model: nn.Module) -> dict[str, Any]:
-    """What a checkpoint's description tells of the settings and of the inner widths of compressors and adapters."""
+    """What a checkpoint's description tells of the settings, and of a DVP model's compressors and adapters."""
     told = {key: config[key] for key in SETTINGS} | {"blind": config["image_tokens"] == "zero"}
     told["backbone_dtype"] = str(backbone_dtype(config)).removeprefix("torch.")
     told["compressor_width"] = _width(model, "compressors.0.query.weight")
     told["adapter_width"] = _width(model, ".adapter.down.weight")
-    return told
+    return told | model.backbone.adapted
 
 
 def backbone_dtype(config: dict[str, Any]) -> torch.dtype:

@@ -9,6 +9,7 @@ from dvp.search.record import (
     result_lines,
     search_beside,
     tables_of,
+    trained_parts,
     write_search,
 )
 from dvp.search.rule import Rule, Verdict
@@ -30,5 +31,6 @@ __all__ = [
     "result_lines",
     "search_beside",
     "tables_of",
+    "trained_parts",
     "write_search",
 ]

@@ -15,7 +15,6 @@ CLAIM = "claim.json"  # in the folder of a run, from its start on: its settings
 # K is that of these settings; paths are compared as places.
 SAME = ("datasets", "language_model", "tokenizer", "clip_model")
 PATHS = ("tokenizer", "clip_model", "data_root")
-ADAPTERS = {True: "with adapters", False: "with the whole language model"}
 
 
 AGAIN = "remove it, or search again"
@@ -107,7 +106,7 @@ def latest_search(
         for line in passed_over:
             print(f"{asked} passes over {line}")
         trained = found.record["config"].get("use_adapter", config["use_adapter"])
-        searched = "" if trained == config["use_adapter"] else f" (searched {ADAPTERS[trained]})"
+        searched = "" if trained == config["use_adapter"] else f" (searched with {trained_parts(trained)})"
         print(f"{asked}: K = {found.insert_layer}, from {found.path}: {found.record['verdict']}{searched}")
         return found
     passed_over += _not_ended(log_dir, config)
@@ -125,8 +124,10 @@ def agreeing_search(
     passed_over = []
     for path, search in _newest_first(log_dir, config["use_adapter"]):
         reason = _other(search, config, tables) or _useless(search)
-        if starts and config["use_adapter"] and not search["config"].get("use_adapter", True):
-            reason = reason or "trained the whole language model, which stays frozen here: search with use_adapter=True"
+        here, there = config["use_adapter"], search["config"].get("use_adapter", True)
+        if starts and here and there != here:
+            trained = trained_parts(there)
+            reason = reason or f"trained {trained}, and this run {trained_parts(here)}: search with use_adapter={here}"
         if not reason:
             return Found(path, search), passed_over
         passed_over.append(f"{path}: it {reason}")
@@ -145,6 +146,12 @@ def _not_ended(log_dir: Path, config: dict[str, Any]) -> list[str]:
     return found
 
 
+def trained_parts(use_adapter: bool | str) -> str:
+    """What a run trains of its language model, in words, by its `use_adapter`."""
+    words = {True: "adapters", False: "the whole language model", "frozen": "none of the language model"}
+    return words.get(use_adapter) or f"{use_adapter} adapters"
+
+
 def search_beside(checkpoint: Path) -> Found:
     """The search that a checkpoint in its run's folder is of; raises UserError where that has no record of K."""
     path = checkpoint.absolute().parents[1] / "search.json"
@@ -155,7 +162,7 @@ def search_beside(checkpoint: Path) -> Found:
     )
 
 
-def _newest_first(log_dir: Path, use_adapter: bool) -> Iterable[tuple[Path, dict[str, Any]]]:
+def _newest_first(log_dir: Path, use_adapter: bool | str) -> Iterable[tuple[Path, dict[str, Any]]]:
     found = [(path, read_search(path)) for path in log_dir.rglob("search.json")]
 
     def order(entry: tuple[Path, dict[str, Any]]) -> tuple[bool, float]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from dvp.errors import UserError
 from dvp.files import read_json, require_fields, write_json
+from dvp.search import trained_parts
 
 VERSION = 1
 # Of a cell
@@ -118,7 +119,7 @@ def table_lines(sweep: dict[str, Any]) -> str:
     search = sweep["search"]
     if search is None:
         return "\n".join([*lines, "No search of these settings lies beside it."])
-    parts = "adapters" if search["use_adapter"] else "the whole language model"
+    parts = trained_parts(search["use_adapter"])
     best = " and ".join(map(str, search["best_layers"])) or "none"
     lines += [
         f"The search {search['path']} (with {parts}) says {search['verdict']}",

@@ -126,4 +126,4 @@ def test_other_frozen_weights_are_named_by_where_they_came_from(trained: Trained
 def test_a_16_bit_base_is_trained_at_32_bit_too(configure) -> None:
     trainer = fit(configure("dvp_adaption_llama_vqa", backbone_dtype="bfloat16", precision=32))
     assert trainer.callback_metrics["vqa/train/loss"].isfinite()
-    assert described_by(trainer.lightning_module.config, trainer.lightning_module)["backbone_dtype"] == "bfloat16"
+    assert described_by(trainer.lightning_module.config, trainer.lightning_module.model)["backbone_dtype"] == "bfloat16"

@@ -1,10 +1,13 @@
-"""Adapters: small trained bottlenecks on the output of frozen sub-layers, put there by wrapping."""
+"""Adapters of ours: small trained bottlenecks on the output of frozen sub-layers, put there by wrapping."""
 
-import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
+
+from dvp.adapters.freezing import NOTHING, freeze
 
 
 class Adapter(nn.Module):
@@ -22,9 +25,6 @@ class Adapter(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.up(self.activation(self.down(x)))
-
-
-ADAPTERS: dict[bool | str, type[nn.Module]] = {True: Adapter}  # by use_adapter
 
 
 class Adapted(nn.Module):
@@ -54,20 +54,38 @@ def inject_adapters(root: nn.Module, sites: Sequence[str], make: Callable[[], nn
     return names
 
 
-def freeze(root: nn.Module, except_for: str) -> None:
-    """Leave only the parameters trainable whose dotted name matches the regular expression `except_for`."""
-    for name, parameter in root.named_parameters():
-        parameter.requires_grad_(re.search(except_for, name) is not None)
-
-
-def adapt(root: nn.Module, sites: Sequence[str], make: Callable[[], nn.Module], trained_beside: str = "") -> list[str]:
-    """Put adapters after `sites` and leave only them trainable, and what the expression `trained_beside` matches.
+def adapt(root: nn.Module, sites: Sequence[str], make: Callable[[], nn.Module]) -> list[str]:
+    """Put adapters after `sites` and leave only them trainable.
 
     Returns the names wrapped; raises ValueError when nothing matched.
     """
     names = inject_adapters(root, sites, make)
-    freeze(root, "|".join(filter(None, (r"\.adapter\.", trained_beside))))
-    for parameter in root.parameters():
-        if parameter.requires_grad:  # a frozen base may be in 16 bit; what is trained is not
-            parameter.data = parameter.data.float()
+    freeze(root, Wrapped.trained)
     return names
+
+
+@dataclass(frozen=True)
+class Wrapped:
+    """A row of ADAPTERS: an adapter of ours on the output of the sub-layers that a language model names."""
+
+    adapter: type[nn.Module]
+    trained = r"\.adapter\."
+    beside = True
+
+    def add_to(self, backbone: nn.Module, reduction: int | None = None, **settings: Any) -> dict[str, Any]:
+        """Put it in; returns nothing, since its width is seen. reduction: another than the language model's own."""
+        options = backbone.adapter | ({"reduction": reduction} if reduction else {})
+        inject_adapters(backbone, backbone.adapter_sites, partial(self.adapter, backbone.hidden_size, **options))
+        return {}
+
+
+@dataclass(frozen=True)
+class Unadapted:
+    """A row of ADAPTERS: none; all of the language model stays as it is."""
+
+    trained = NOTHING
+    beside = False
+
+    def add_to(self, backbone: nn.Module, **settings: Any) -> dict[str, Any]:
+        """Returns nothing."""
+        return {}
