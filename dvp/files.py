@@ -88,10 +88,10 @@ def remove_leftovers(folder: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path, busy: str = "") -> Iterator[None]:
+def locked(path: Path, busy: UserError | None = None) -> Iterator[None]:
     """Hold the lock of this path, a file that is there meanwhile; where another holds it, wait.
 
-    With `busy`, that is raised then as a UserError. On a disk without locks it is trusted that there is no other.
+    With `busy`, that is raised then. On a disk without locks it is trusted that there is no other.
     """
     while True:
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
@@ -99,7 +99,7 @@ def locked(path: Path, busy: str = "") -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
         except BlockingIOError:
             os.close(lock)
-            raise UserError(busy) from None
+            raise busy from None
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
                 raise

@@ -129,7 +129,7 @@ def _alone(to: Path | None) -> Iterator[None]:
     if to is None:
         yield
         return
-    busy = f"to={to} is being written by another process: wait until it has ended, or give another place."
+    busy = UserError(f"to={to} is being written by another process: wait until it has ended, or give another place.")
     with ExitStack() as held:
         with writing_to(to):
             held.enter_context(locked(to.with_name(f".{to.name}.lock"), busy))

@@ -101,7 +101,7 @@ def _stuck(root: Path, error: OSError) -> UserError:
 
 
 def _alone(root: Path) -> AbstractContextManager[None]:
-    busy = f"Another conversion writes into {root}: wait until it has ended, or choose another data_root."
+    busy = UserError(f"Another conversion writes into {root}: wait until it has ended, or choose another data_root.")
     return locked(root / LOCK, busy)
 
 
