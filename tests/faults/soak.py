@@ -38,7 +38,9 @@ class Soak:
             once(kind, settings, self.place / "whole")
             self.whole[kind, interval] = outcome(self.place / "whole")
             shutil.rmtree(self.place / "whole")
-        kills = [draw(self.generator, share=0.4) for _ in range(4)]
+        kills = [
+            draw(self.generator, self.generator.choice(["passes", "within", "writes"]), share=0.4) for _ in range(4)
+        ]
         died = to_the_end(kind, settings, log_dir, kills)
         return (
             f"val_check_interval={interval}, {kills}",
