@@ -19,7 +19,7 @@ from dvp.files import locked, remove_leftovers, write_json, writing_to
 from dvp.manifest import image_hash, manifest_beside
 
 FORMAT = 1  # of a note of hashes; older ones are the list alone
-LOCK = ".lock"  # in the folder of notes, while one is written
+LOCK = ".lock"  # in the folder of notes, while one is read or written
 Place = tuple[Table, int]  # a picture's table and row
 
 
@@ -32,15 +32,15 @@ def picture_hashes(table: Table, notes: Path) -> list[str]:
         hashes = picture_hashes(Table(table.path), notes)
         return [hashes[row] for row in table.chosen.tolist()]
     note = _note(table.path, notes)
-    if (noted := _read_note(note, len(table))) is not None:
-        return noted
-    rows = counted(range(len(table)), f"{table.path.name}: pictures")
-    hashes = [image_hash(picture_bytes(table, row)) for row in rows]
-    require_converted(table, hashes)
     with writing_to(note):
         notes.mkdir(parents=True, exist_ok=True)
-        with locked(notes / LOCK):
+        with locked(notes / LOCK):  # who waits finds it noted
             remove_leftovers(notes)
+            if (noted := _read_note(note, len(table))) is not None:
+                return noted
+            rows = counted(range(len(table)), f"{table.path.name}: pictures")
+            hashes = [image_hash(picture_bytes(table, row)) for row in rows]
+            require_converted(table, hashes)
             write_json(note, {"format": FORMAT, "hashes": hashes})
     return hashes
 
