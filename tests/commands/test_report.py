@@ -109,6 +109,7 @@ def test_science_qa_is_grouped_by_subject_and_shows_choices(science, command, tm
     assert "By subject" in text and "(A) " in text and "(B) " in text
 
 
+@pytest.mark.two_processes
 def test_several_processes_make_one_report_of_all_answers(tiny, command) -> None:
     settings = tiny(GQA, insert_layer=1, cpu_processes=2, per_gpu_batchsize=2)
     in_two_processes(command, "with", GQA, **settings)

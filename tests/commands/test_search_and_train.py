@@ -60,6 +60,7 @@ def test_without_tables_of_the_test_it_ends_after_the_training(
     assert "no test, since its tables are not there" in capsys.readouterr().out
 
 
+@pytest.mark.two_processes
 def test_two_processes_do_all_stages(settings) -> None:
     options = settings | {"cpu_processes": 2}
     words = ["search_and_train", "with", BERT, *(f"{key}={value}" for key, value in options.items())]
