@@ -27,17 +27,17 @@ class Panel(NamedTuple):
     title: str
 
 
-def draw_panels(picture: Image.Image, attention: Tensor | None, seen: Box) -> list[Panel]:
+def draw_panels(picture: Image.Image, attention: Tensor | None, seen: Box, longer: int = PANEL) -> list[Panel]:
     """The picture, then it under the mean of the weights (heads, N) of its image tokens, then under each head's.
 
     The first token is the class token. Each panel is scaled to its own largest weight, which its title tells; a frame
-    marks what the encoder saw. seen: which part of the picture that is. Raises UserError where there are no weights of
-    patches.
+    marks what the encoder saw. seen: which part of the picture that is. longer: pixels of a panel's longer side. Raises
+    UserError where there are no weights of patches.
     """
     if attention is None or attention.shape[1] < 2:
         raise UserError("There is no heat map: this checkpoint looked at no picture; leave heatmap out.")
     picture, box = _around(picture, seen)
-    scale = PANEL / max(picture.size)
+    scale = longer / max(picture.size)
     shown = picture.resize([max(1, round(side * scale)) for side in picture.size], Image.Resampling.BICUBIC)
     place = [round(edge * scale) for edge in box]
     maps = [("mean", attention.mean(0))]
@@ -49,9 +49,9 @@ def draw_panels(picture: Image.Image, attention: Tensor | None, seen: Box) -> li
     return panels
 
 
-def draw_heatmap(picture: Image.Image, attention: Tensor | None, seen: Box) -> Image.Image:
+def draw_heatmap(picture: Image.Image, attention: Tensor | None, seen: Box, longer: int = PANEL) -> Image.Image:
     """One image of the panels of `draw_panels` under their titles; raises UserError as that does."""
-    panels = draw_panels(picture, attention, seen)
+    panels = draw_panels(picture, attention, seen, longer)
     columns, shown = min(COLUMNS, len(panels)), panels[0].image
     width, height = max(shown.width, WORDS) + MARGIN, shown.height + TITLE + MARGIN
     rows = math.ceil(len(panels) / columns)
