@@ -30,7 +30,7 @@ def answer_file(answering: Answering, source: Path, to: Path | None, *, top: int
     done = _answered(to, about) if to else {}
     lines = list(_lines(source))
     bad: list[int] = []
-    with _opened(to) as out, tqdm(total=len(lines), unit=" questions", file=sys.stderr) as bar:
+    with _opened(to) as out, tqdm(total=len(lines), unit=" questions", file=sys.stderr, disable=None) as bar:
         waiting: list[tuple[int, dict[str, Any], Prepared]] = []
         for number, line in lines:
             try:

@@ -20,7 +20,7 @@ GROUPS = 12  # the largest have a row of their own
 LONG = 5  # words of an answer: it and longer ones are one group
 RIGHT = 0.5  # the score from which on an answer counts among the right ones
 SHEETS = 3  # right examples, and as many wrong ones, whose heads stand on one picture
-LINE, FONT = 24, 14  # of the words above each
+LINE, FONT = 28, 14  # of the words above each
 STYLE = """
 .examples { display: grid; grid-template-columns: repeat(auto-fill, minmax(19em, 1fr)); gap: 1.2em }
 .example { border-top: 3px solid #009e73; padding-top: .4em } .wrong .example { border-color: #d55e00 }
@@ -115,7 +115,7 @@ def heat_maps(examples: Sequence[Example]) -> dict[str, Image.Image]:
     page, top = Image.new("RGB", size, "white"), 0
     for one, sheet in sheets:
         words = f"{one.question}  {one.answer} ({'right' if one.score >= RIGHT else 'wrong'})"
-        ImageDraw.Draw(page).text((LINE / 3, top + LINE / 3), words, "black", ImageFont.load_default(FONT))
+        ImageDraw.Draw(page).text((LINE / 4, top + LINE / 4), words, "black", ImageFont.load_default(FONT))
         page.paste(sheet, (0, top + LINE))
         top += LINE + sheet.height
     return {"heat_maps": page}
