@@ -16,10 +16,12 @@ from tiny_world import shake
 from torch import nn
 
 import dvp
+from dvp.data.image_tokens import encoder_hash, weights_hash
 from dvp.encoders import read_folder
 from dvp.encoders.loading import arithmetic, count_blocks, count_tokens, find_encoder, load_encoder
 from dvp.encoders.transform import prepare
 from dvp.errors import UserError
+from dvp.vision import Vision
 
 TRAIN = "dvp_adaption_bert_vqa"
 TOWER = {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8}
@@ -72,10 +74,13 @@ def test_tokens_and_pictures_are_those_of_open_clip(case: str, weights: str, tmp
 
 
 def test_activations_of_equal_weights_are_told_apart(tmp_path: Path) -> None:
-    write_folder(tmp_path, {}, {}, {})
-    assert '"gelu"' in arithmetic(load_encoder(str(tmp_path)).config)
-    write_folder(tmp_path, {"quick_gelu": True}, {}, {})
-    assert arithmetic(load_encoder(str(tmp_path)).config) == ""
+    encoders = []
+    for model in ({}, {"quick_gelu": True}, {"vision_cfg": TOWER | {"norm_kwargs": {"eps": 1e-3}}}):
+        write_folder(tmp_path, model, {}, {})
+        encoders.append(Vision(load_encoder(str(tmp_path))))
+    assert '"gelu"' in arithmetic(encoders[0].encoder.config) and arithmetic(encoders[1].encoder.config) == ""
+    assert len(set(map(weights_hash, encoders))) == 1 and len(set(map(encoder_hash, encoders))) == 3
+    assert encoder_hash(encoders[1]) == weights_hash(encoders[1])  # as in caches of before
 
 
 def test_a_run_takes_it_and_an_export_brings_it_along_in_transformers_layout(
