@@ -113,6 +113,17 @@ def test_the_prompt_reaches_the_read_out_from_every_layer(case: tuple) -> None:
         assert ((first - second).abs().amax(1) > 1e-4).all()
 
 
+@torch.no_grad()
+def test_all_of_the_text_sees_the_prompt_at_once_however_far_it_is(case: tuple) -> None:
+    _, backbone, batch = case
+    state = backbone.run_layer(0, backbone.embed(batch))
+    one, other = (
+        backbone.run_layer(1, backbone.put_in(state, prompt)).hidden[:, 1:]
+        for prompt in torch.randn(2, len(TEXTS), 1, backbone.hidden_size)
+    )
+    assert ((one - other).abs().amax(2)[state.keep] > 1e-6).all()
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_a_fresh_backbone_is_in_training_mode(model: str, language_models: dict[str, str]) -> None:
     assert all(module.training for module in load_backbone(language_models[model]).modules())
