@@ -8,14 +8,32 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_world import MODELS, SENTENCES, picture
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM, PreTrainedModel
 
 import dvp
-from dvp.backbones import BACKBONES, family_of, load_with_head
+from dvp.backbones import BACKBONES, family_of, load_backbone, load_with_head
 from dvp.config import check
 from dvp.errors import UserError
 from dvp.families import FAMILIES, REFUSED
 from dvp.runs.described import backbone_dtype
 from dvp.runs.devices import precision_of
+
+AUTO = {"encoder": AutoModelForMaskedLM, "encoder_decoder": AutoModelForSeq2SeqLM, "decoder": AutoModelForCausalLM}
+
+
+@pytest.fixture
+def with_head(language_models: dict, tmp_path: Path) -> Callable[[str], tuple[Path, PreTrainedModel]]:
+    """Writes a model of MODELS with the head that public folders have; returns the folder and the model."""
+
+    def make(model: str) -> tuple[Path, PreTrainedModel]:
+        row, folder = FAMILIES[MODELS[model][0]], shutil.copytree(language_models[model], tmp_path / "model")
+        torch.manual_seed(0)
+        config = AutoConfig.from_pretrained(folder)
+        whole = AUTO[row.kind].from_config(config, attn_implementation=row.attention).eval()
+        whole.save_pretrained(folder)
+        return folder, whole
+
+    return make
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -29,6 +47,43 @@ def test_a_search_and_a_training_that_goes_on_from_it(
     described = json.loads((last / "description.json").read_text(encoding="utf-8"))
     answer = dvp.load(last).answer(picture(1), "is it red ?")
     assert described["language_model"].upper() == settings["language_model"] and 0 < answer.probability <= 1
+
+
+@pytest.mark.parametrize("family", [family for family, row in FAMILIES.items() if row.headed])
+def test_scienceqa_is_trained_and_answered(
+    family: str, command: Callable, science: tuple, with_head: Callable, tmp_path: Path
+) -> None:
+    sizes = {"max_text_len": 600, "max_steps": 1, "batch_size": 2, "per_gpu_batchsize": 2, "max_new_tokens": 2}
+    settings = science[1] | {"tokenizer": with_head(family)[0], "language_model": family.upper(), "num_heads": 4}
+    command("with", "dvp_adaption_llama_sqa", **settings | sizes, log_dir=tmp_path, num_gpus=0, num_workers=0)
+    (last,) = tmp_path.rglob("last.ckpt")
+    answer = dvp.load(last).answer(None, "Which colour is it?", ("red", "blue"))
+    assert answer.letter in ("A", "B") or not answer.text
+
+
+# Folders as they lie on disks
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("model", MODELS)
+def test_a_folder_with_its_head_gives_the_same_weights(model: str, with_head: Callable) -> None:
+    folder, whole = with_head(model)
+    (folder / "params.json").write_text("{}")  # Mistral's folders have Meta's, too
+    backbone = load_backbone(str(folder))
+    there = whole.base_model.state_dict()
+    for name, tensor in backbone.model.state_dict().items():
+        assert torch.equal(tensor, there[name]), name
+    if FAMILIES[MODELS[model][0]].headed:
+        ids = torch.arange(5, 17)[None]
+        backbone, head = load_with_head(str(folder))
+        hidden = backbone.eval().model(ids).last_hidden_state
+        torch.testing.assert_close(head(hidden), whole(ids).logits, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_shapes_are_known_without_weights(model: str, language_models: dict) -> None:
+    known, held = (load_backbone(language_models[model], empty=empty).named_parameters() for empty in (True, False))
+    assert {name: one.shape for name, one in known} == {name: one.shape for name, one in held}
 
 
 # In 16 bits

@@ -30,7 +30,7 @@ class Encoder(LanguageBackbone):
         near = None
         if SLIDING in self.layer_types:
             apart = (places[:, None] - places).abs()  # (T, T)
-            seen = (apart <= self.model.config.sliding_window) | self.prompted(state, places[None])[:, None, None]
+            seen = (apart <= self.model.config.local_attention // 2) | self.prompted(state, places[None])[:, None, None]
             near = mask & seen | (apart == 0)  # what is not kept sees itself, so that no row of the softmax is empty
         return replace(state, mask=mask, near=near, positions=self.rotary_positions(state.hidden, places[None]))
 
