@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.masking_utils import create_bidirectional_mask
 
-from dvp.backbones.base import SLIDING, LanguageBackbone, State
+from dvp.backbones.base import SLIDING, LanguageBackbone, State, hidden_of
 
 
 class Encoder(LanguageBackbone):
@@ -37,7 +37,7 @@ class Encoder(LanguageBackbone):
     def run_layer(self, index: int, state: State) -> State:
         layer, options = self.layers[index], self.layer_options(index, state)
         if index < len(self.layers) - 1 or self.rotary:  # ModernBERT's parts are others
-            return replace(state, hidden=layer(state.hidden, **options))
+            return replace(state, hidden=hidden_of(layer(state.hidden, **options)))
         # Of the last layer one position is read, so of all others only keys and values are computed.
         own, hidden, position = layer.attention.self, state.hidden, slice(state.slot.stop, state.slot.stop + 1)
         inputs = ((own.query, hidden[:, position]), (own.key, hidden), (own.value, hidden))

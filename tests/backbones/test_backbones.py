@@ -55,6 +55,15 @@ def test_layer_by_layer_equals_the_whole_model(case: tuple) -> None:
 
 
 @torch.no_grad()
+def test_layers_may_return_hidden_states_or_a_tuple_of_them_and_more(case: tuple) -> None:
+    _, backbone, batch = case
+    expected = backbone.read_out(run(backbone, backbone.embed(batch)))
+    for layer in backbone.layers:
+        layer.register_forward_hook(lambda layer, args, made: made[0] if isinstance(made, tuple) else (made, None))
+    assert torch.equal(backbone.read_out(run(backbone, backbone.embed(batch))), expected)
+
+
+@torch.no_grad()
 def test_padding_does_not_count(case: tuple) -> None:
     _, backbone, batch = case
     other = batch | {"input_ids": torch.where(batch["attention_mask"].bool(), batch["input_ids"], 5)}
