@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dvp.backbones import BACKBONES, family_of
-from dvp.backbones.tokenizer_files import FALLBACK, SETTINGS, find_file
+from dvp.backbones.tokenizer_files import FALLBACK, SETTINGS, find_file, vocabulary_file
 from dvp.build import load_vision
 from dvp.checkpoints import at_layer, read_checkpoint, save_tensors
 from dvp.encoders.loading import find_encoder
@@ -99,7 +99,8 @@ def _write_base(folder: Path, base: dict[str, str], config: dict[str, Any]) -> N
 def _copy_tokenizer(folder: Path, source: str) -> None:
     backbone = BACKBONES[family_of(source)]
     if backbone.free_vocabulary:
-        for name in (backbone.vocabulary.file, FALLBACK, SETTINGS):
+        own = vocabulary_file(source, backbone.vocabulary).name
+        for name in dict.fromkeys((own, FALLBACK, SETTINGS, *(["merges.txt"] if own == "vocab.json" else []))):
             if found := find_file(source, name):
                 shutil.copy(found, folder / name)
 
