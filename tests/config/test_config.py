@@ -299,7 +299,7 @@ def test_accumulation_makes_up_the_batch_or_is_refused(settings: dict, passes: i
         ({"search_stage": True, "start_from": "search"}, "this is a search"),
         ({"metric": "speed"}, "level=<percent>"),
         ({"learning_rate": 0}, "decay_power=constant"),
-        ({"use_adapter": "prefix"}, "use_adapter=prefix is not offered: .* take lora, dora or ia3"),
+        ({"use_adapter": "prefix"}, "use_adapter=prefix is not offered, .* take lora, dora or ia3"),
         ({"quantize": "8bit", "use_adapter": "dora", "num_gpus": 0}, "quantize=8bit with use_adapter=dora needs a GPU"),
         ({"quantize": "8bit"}, "quantize=8bit is for a frozen language model, .* add use_adapter=True or lora"),
         ({"strategy": "fsdp", "num_gpus": 0}, "needs a GPU"),
