@@ -176,6 +176,13 @@ def test_what_was_said_otherwise_is_refused_with_both_values(
     assert message in refused("with", experiment, **settings)
 
 
+def test_other_adapters_than_published_are_refused_where_it_does_not_tell(tmp_path: Path) -> None:
+    checkpoint = read_lightning(write_lightning(tmp_path / "last.ckpt", STATE, {}))
+    with pytest.raises(UserError, match="has published adapters or none, and here use_adapter is lora: type"):
+        checkpoint.refuse_other({"use_adapter": "lora"})
+    checkpoint.refuse_other({"use_adapter": True})
+
+
 @pytest.mark.parametrize(
     "inside, experiment, message",
     [
