@@ -23,7 +23,10 @@ ELSEWHERE = {
 # Pages of the Python reference: title and modules
 REFERENCE = {
     "load": ("Load and ask", ("dvp.load", "dvp.answering.model", "dvp.answering.asked", "dvp.answering.heatmap")),
-    "model": ("The model", ("dvp.model", "dvp.compressor", "dvp.adapters", "dvp.vision")),
+    "model": (
+        "The model",
+        ("dvp.model", "dvp.compressor", "dvp.adapters", "dvp.adapters.wrapped", "dvp.adapters.injected", "dvp.vision"),
+    ),
     "backbones": ("Language models", ("dvp.families", "dvp.backbones", "dvp.backbones.base", "dvp.backbones.encoder",
                                       "dvp.backbones.encoder_decoder", "dvp.backbones.decoder")),
     "search": ("The search", ("dvp.search.rule", "dvp.search.bandit", "dvp.search.mean", "dvp.search.record")),

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from dvp.errors import UserError
 
 NAME = "default"  # of an adapter among several on one model, which PEFT allows
+LORA = {"adapter_rank": "r", "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout"}  # settings -> PEFT's fields
 DORA = "lora_magnitude_vector"  # a module whose one weight PEFT saves by the module's name
 
 
@@ -23,7 +25,8 @@ DORA = "lora_magnitude_vector"  # a module whose one weight PEFT saves by the mo
 class Injected:
     """A row of ADAPTERS: a method of PEFT.
 
-    method: its name there. fields: which of its config's are settings of ours, but for the targets. fixed: others.
+    method: its name there. fields: settings of ours, but for the targets, by which it goes, and PEFT's names of them.
+    fixed: PEFT's settings that make it this one.
     """
 
     method: str
@@ -38,17 +41,12 @@ class Injected:
         Raises UserError where PEFT is missing, where it knows no targets of the language model, and for targets that no
         module has.
         """
-        if importlib.util.find_spec("peft") is None:
-            raise UserError("use_adapter=lora, dora or ia3 needs the package peft: pip install peft.")
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # which PEFT loads, and which tells what it lacks
-        from peft import inject_adapter_in_model
-
         model = backbone.model
         targets = self._known_targets(backbone) if adapter_targets == "auto" else adapter_targets
         if isinstance(targets, list):
             _refuse_nowhere(model, targets)
         told = {"adapter_targets": targets} | {name: settings[name] for name in self.fields if name in settings}
-        inject_adapter_in_model(self._config(model.config.model_type, told), model, NAME)
+        _peft().inject_adapter_in_model(self._config(model.config.model_type, told), model, NAME)
         return {name: value for name, value in told.items() if name != "lora_dropout"}  # which ends with the training
 
     def merge(self, model: nn.Module) -> None:
@@ -71,6 +69,9 @@ class Injected:
         beside = sorted({name.rpartition(".")[0] for name in weights if not re.search(self.trained, name)})
         options = {"base_model_name_or_path": base, "modules_to_save": beside or None}
         config = self._config(model_type, told, task_type="FEATURE_EXTRACTION", inference_mode=True, **options)
+        for name in ("target_modules", "feedforward_modules"):
+            if isinstance(found := getattr(config, name, None), set):
+                setattr(config, name, sorted(found))  # an export is the same, byte by byte, whenever it is made
         config.save_pretrained(folder)
 
     def saved(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -79,10 +80,8 @@ class Injected:
         return {f"base_model.model.{re.sub(rf'[.]{NAME}(?=[.]|$)', '', name)}": tensor for name, tensor in plain}
 
     def _known_targets(self, backbone: nn.Module) -> str | list[str]:
-        from peft.utils import constants
-
         model_type = backbone.model.config.model_type
-        known = getattr(constants, f"TRANSFORMERS_MODELS_TO_{self.method}_TARGET_MODULES_MAPPING")
+        known = getattr(_peft().utils.constants, f"TRANSFORMERS_MODELS_TO_{self.method}_TARGET_MODULES_MAPPING")
         targets = known.get(model_type) or backbone.peft_targets.get(self.method)
         if targets is None:
             raise UserError(
@@ -92,19 +91,25 @@ class Injected:
         return targets if isinstance(targets, str) else sorted(targets)
 
     def _config(self, model_type: str, told: Mapping[str, Any], **options: Any) -> Any:
-        import peft
-        from peft.utils import constants
-
+        peft = _peft()
         options |= self.fixed | {theirs: told[ours] for ours, theirs in self.fields.items() if ours in told}
         targets = told["adapter_targets"]
         if self.method == "IA3":  # scales of what goes in there, not of what comes out
-            deep = constants.TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING.get(model_type, [])
-            options["feedforward_modules"] = [name for name in deep if targets == "all-linear" or name in targets]
+            deep = peft.utils.constants.TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING.get(model_type, [])
+            of = [one for one in targets if any(f".{one}".endswith(f".{name}") for name in deep)]
+            options["feedforward_modules"] = deep if targets == "all-linear" else of
         kinds = {"LORA": peft.LoraConfig, "IA3": peft.IA3Config}
         return kinds[self.method](target_modules=targets, **options)
 
 
-LORA = {"adapter_rank": "r", "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout"}
+def _peft() -> ModuleType:
+    """The package; raises UserError where it is missing."""
+    if importlib.util.find_spec("peft") is None:
+        raise UserError("use_adapter=lora, dora or ia3 needs the package peft: pip install peft.")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # which PEFT loads, and which tells what it lacks
+    import peft
+
+    return peft
 
 
 def _linear(model: nn.Module) -> list[str]:

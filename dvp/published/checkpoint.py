@@ -82,6 +82,11 @@ class PublishedCheckpoint:
                 f"The published checkpoint {self.path} was trained otherwise: {listed}. Type {right}, or leave these "
                 "settings out."
             )
+        if here.get("use_adapter", False) not in (True, False):
+            raise UserError(
+                f"The published checkpoint {self.path} has published adapters or none, and here use_adapter is "
+                f"{here['use_adapter']}: type use_adapter=True or False."
+            )
 
 
 def read_lightning(path: str) -> PublishedCheckpoint:

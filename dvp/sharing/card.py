@@ -30,6 +30,11 @@ model = dvp.load("<this folder>"{base})
 print(model.answer({asked}).text)
 ```"""
 
+PEFT = """
+
+The language model alone, with its adapters and norms, by PEFT:
+`PeftModel.from_pretrained(base, "<this folder>/adapter")`, `base` being the base's `AutoModel`."""
+
 
 def write_card(path: Path, known: Known, license: str) -> None:
     """Write the model card of an export."""
@@ -88,7 +93,7 @@ def _facts(known: Known) -> Iterator[tuple[str, str]]:
     unseen = " (unused: trained blind)" if described.get("blind") else ""
     yield "image encoder", _place(described, "clip_model") + unseen
     adapted = described.get("use_adapter", config.get("use_adapter"))
-    yield "trained", f"{'adapters and norms' if adapted else 'the whole language model'}, compressor, head"
+    yield "trained", f"{_parts(described, adapted)}, compressor, head"
     yield "trained parameters", f"{known.parameters:,}"
     if TASKS[described["task"]].kind == "classified":
         yield "answers", f"{len(described['answers']):,}, in config.json"
@@ -99,6 +104,19 @@ def _facts(known: Known) -> Iterator[tuple[str, str]]:
     if told := ", ".join(f"{key}={config[key]}" for key in settings if key in config):
         yield "training", f"at most {told}"
     yield "as_published", str(described["as_published"])
+
+
+def _parts(described: dict[str, Any], adapted: bool | str | None) -> str:
+    """What was trained of the language model, in words."""
+    if kind := described.get("merged"):
+        return f"{kind} adapters and norms, which are merged into the language model"
+    named = (
+        f"{adapted} adapters (targets {described['adapter_targets']}) and norms"
+        if "adapter_targets" in described
+        else ""
+    )
+    words = {True: "adapters and norms", "frozen": "nothing of the language model"}
+    return named or words.get(adapted, "the whole language model")
 
 
 def _place(described: dict[str, Any], key: str) -> str:
@@ -123,21 +141,24 @@ def _scores(known: Known) -> str:
 
 
 def _use(known: Known) -> str:
-    keys = [] if "base_included" in known.description else ["tokenizer", "clip_model"]
+    keys = [key for key in ("tokenizer", "clip_model") if key not in known.description.get("base_included", {})]
     named = {key: known.description["config"][key] for key in keys}
     moved = "".join(f', {key}="<its folder>"' for key, name in named.items() if name.startswith("./"))
     choices = ', ["a cat", "a dog"]' if TASKS[known.description["task"]].kind == "written" else ""
-    return USE.format(base=moved, asked=f'"cat.jpg", "What is on the sofa?"{choices}')
+    own = PEFT if "adapter_targets" in known.description else ""
+    return USE.format(base=moved, asked=f'"cat.jpg", "What is on the sofa?"{choices}') + own
 
 
 def _base(known: Known) -> str:
-    if included := known.description.get("base_included"):
+    included = known.description.get("base_included", {})
+    where = {key: known.description["config"][key] for key in ("tokenizer", "clip_model") if key not in included}
+    if included and not where:
         return f"The frozen base is included, in {' and '.join(f'`{name}/`' for name in included.values())}."
-    where = {key: known.description["config"][key] for key in ("tokenizer", "clip_model")}
+    merged = "The language model is in `language_model/`, for transformers too. " if included else ""
     local = [key for key, name in where.items() if name.startswith("./")]
     names = (f"{_place(known.description, key)} (`{key}=`{', a folder' if key in local else ''})" for key in where)
     return (
-        f"The base is not included: {' and '.join(names)}. "
+        f"{merged}The {'image encoder' if merged else 'base'} is not included: {' and '.join(names)}. "
         + ("`dvp.load` is told where the folders lie. " if local else "")
         + f"Frozen weights other than those it was trained beside are refused (sha256 of a sample: "
         f"`{known.description['frozen'][:16]}`)."

@@ -4,27 +4,26 @@ model.safetensors           exactly the trained weights, of a search those of it
 config.json                 what a checkpoint's description says, without the places of the machine that trained it
 preprocessor_config.json    how a picture is prepared
 vocab.txt, ...              the tokenizer's files, where its licence lets anyone hand them on
-language_model/, image_encoder/    the frozen base, if it is included
+language_model/, image_encoder/    the frozen base, if it is included; or the language model with its adapters merged
+adapter/                    adapters of PEFT's, as its tools open them
 README.md                   the model card
 checksums.json              the sha256 of each of these
 """
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
-from dvp.backbones import BACKBONES, family_of
-from dvp.backbones.tokenizer_files import FALLBACK, SETTINGS, find_file, vocabulary_file
 from dvp.build import load_vision
 from dvp.checkpoints import at_layer, read_checkpoint, save_tensors
 from dvp.encoders.loading import find_encoder
-from dvp.errors import UserError
 from dvp.files import EXPORTED, WEIGHTS, write_checksums, write_whole
 from dvp.kinds import preprocessing_of
+from dvp.model import DVP
 from dvp.runs.told import AGREED, PLACES, TAKEN, place_named
 from dvp.sharing.card import write_card
 from dvp.sharing.known import look_up
+from dvp.sharing.language_model import copy_language_model, copy_tokenizer, merge, write_adapter, write_merged
 
 PROCESSOR = "preprocessor_config.json"
 BASE = {"tokenizer": "language_model", "clip_model": "image_encoder"}
@@ -34,22 +33,26 @@ KEPT = (
     "learning_rate", "lr_mult", "weight_decay", "decay_power", "end_lr", "warmup_steps", "batch_size", "max_epoch",
     "max_steps", "start_from",
 )  # fmt: skip
-WORDS = ("*.json", "*.txt", "*.model")  # of a language model's folder, beside its weights
-WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")  # the first kind that there is
 
 
-def write_export(checkpoint: Path, to: Path, base: dict[str, str], *, with_base: bool, license: str) -> None:
+def write_export(
+    checkpoint: Path, to: Path, base: dict[str, str], *, with_base: bool, license: str, merging: DVP | None = None
+) -> None:
     """Write the export of a checkpoint folder to `to`, whole or not at all.
 
-    base: where language model and image encoder lie now, by PLACES. with_base: put them in, too. Raises UserError for
-    a damaged checkpoint, one of a search that found no K, a base that cannot be read, and a place without room.
+    base: where language model and image encoder lie now, by PLACES. with_base: put them in, too. merging: the model of
+    the checkpoint, whose adapters become part of its language model. Raises UserError for a damaged checkpoint, one of
+    a search that found no K, a base that cannot be read, and a place without room.
     """
     known = look_up(checkpoint)
     weights, description = read_checkpoint(str(checkpoint))
     if description["search_stage"]:
         weights, description = at_layer(weights, description, known.search["insert_layer"])
     parameters = sum(one.numel() for one in weights.values())
-    config = _described(description, base, with_base)
+    if merging:
+        weights, description = merge(merging, weights, description)
+    included = BASE if with_base else {"tokenizer": BASE["tokenizer"]} if merging else {}
+    config = _described(description, base, included)
 
     pictures = {"datasets": description["task"], "clip_model": base["clip_model"]}
     pictures |= {"image_size": known.config.get("image_size", 224)}
@@ -59,50 +62,38 @@ def write_export(checkpoint: Path, to: Path, base: dict[str, str], *, with_base:
         save_tensors(weights, folder / WEIGHTS[EXPORTED])
         _write_json(folder / EXPORTED, config)
         _write_json(folder / PROCESSOR, preprocessing_of(pictures).as_processor())
-        if with_base:
-            _write_base(folder, base, known.config)
-        else:
-            _copy_tokenizer(folder, base["tokenizer"])
+        _write_base(folder, base, known.config, included, merging)
+        write_adapter(folder / "adapter", weights, description, base["tokenizer"], config["config"]["tokenizer"])
         write_card(folder / "README.md", known._replace(description=config, parameters=parameters), license)
-        (folder / WEIGHTS[EXPORTED]).chmod((folder / EXPORTED).stat().st_mode)  # safetensors keeps it to its owner
+        for path in folder.rglob("*.safetensors"):  # which safetensors keeps to their owner
+            path.chmod((folder / EXPORTED).stat().st_mode)
         write_checksums(folder)
 
     write_whole(to, write)
 
 
-def _described(description: dict[str, Any], base: dict[str, str], with_base: bool) -> dict[str, Any]:
+def _described(description: dict[str, Any], base: dict[str, str], included: dict[str, str]) -> dict[str, Any]:
     """The description as others may read it: settings that hold anywhere, and the base by its name."""
     settings = description.get("config") or {}
     kept = {key: settings[key] for key in KEPT if key in settings} | {key: place_named(base[key]) for key in PLACES}
-    included = {"base_included": BASE} if with_base else {}
-    return {"model_type": "dvp", "architectures": ["DVP"]} | description | {"config": kept} | included
+    there = {"base_included": included} if included else {}
+    return {"model_type": "dvp", "architectures": ["DVP"]} | description | {"config": kept} | there
 
 
-def _write_base(folder: Path, base: dict[str, str], config: dict[str, Any]) -> None:
-    source, place = base["tokenizer"], folder / BASE["tokenizer"]
-    model = Path(source).expanduser() if Path(source).expanduser().is_dir() else find_file(source, "config.json").parent
-    if not (model / "config.json").is_file():
-        raise UserError(
-            f"{source} is in Meta's layout, of which with_base=True takes no copy: leave it out, or give a folder in "
-            "the Hugging Face format."
-        )
-    place.mkdir()
-    kinds = [sorted(model.glob(pattern)) for pattern in WEIGHT_FILES]
-    for file in [*(path for pattern in WORDS for path in sorted(model.glob(pattern))), *next(filter(None, kinds))]:
-        shutil.copy(file, place / file.name)
-    place = folder / BASE["clip_model"]
-    load_vision(config | {"clip_model": base["clip_model"]}).encoder.save_pretrained(place)
-    own = find_encoder(base["clip_model"]).prepared.at(config["image_size"])
-    _write_json(place / PROCESSOR, own.as_processor())
-
-
-def _copy_tokenizer(folder: Path, source: str) -> None:
-    backbone = BACKBONES[family_of(source)]
-    if backbone.free_vocabulary:
-        own = vocabulary_file(source, backbone.vocabulary).name
-        for name in dict.fromkeys((own, FALLBACK, SETTINGS, *(["merges.txt"] if own == "vocab.json" else []))):
-            if found := find_file(source, name):
-                shutil.copy(found, folder / name)
+def _write_base(
+    folder: Path, base: dict[str, str], config: dict[str, Any], included: dict[str, str], merging: DVP | None
+) -> None:
+    if merging:
+        write_merged(folder / BASE["tokenizer"], merging, base["tokenizer"])
+    elif "tokenizer" in included:
+        copy_language_model(folder / BASE["tokenizer"], base["tokenizer"])
+    else:
+        copy_tokenizer(folder, base["tokenizer"])
+    if "clip_model" in included:
+        place = folder / BASE["clip_model"]
+        load_vision(config | {"clip_model": base["clip_model"]}).encoder.save_pretrained(place)
+        own = find_encoder(base["clip_model"]).prepared.at(config["image_size"])
+        _write_json(place / PROCESSOR, own.as_processor())
 
 
 def _write_json(path: Path, content: Any) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 from dvp.adapters import ADAPTERS, Adapted, Adapter, Wrapped, freeze, inject_adapters
 from dvp.backbones import BACKBONES, load_backbone
 from dvp.model import DVP
+from dvp.optim import parameter_groups
 
 FAMILIES = pytest.mark.parametrize("family", MODELS)
 KINDS = pytest.mark.parametrize("kind", ADAPTERS)
@@ -92,6 +93,29 @@ def test_adapter_mode_trains_adapters_norms_compressor_and_head_alone(
     assert own and beside
     assert trained == own | (inside(model) | beside if kind != "frozen" else set())
     assert bool(inside(model)) == (kind != "frozen")
+
+
+@FAMILIES
+@KINDS
+def test_arms_on_a_shared_trunk_are_each_alone(family: str, kind: bool | str, make_dvp: Callable, batch_of) -> None:
+    model, batch = make_dvp(family, use_adapter=kind, arms=None).eval(), batch_of(family)
+    stir(model, kind)
+    with torch.no_grad():
+        together = model.forward_arms(batch, range(LAYERS))
+        for layer in range(LAYERS):
+            torch.testing.assert_close(together[layer], model(batch, layer), rtol=0, atol=1e-5)
+
+
+@FAMILIES
+@KINDS
+def test_weight_decay_leaves_biases_norms_and_scales(family: str, kind: bool | str, make_dvp: Callable) -> None:
+    groups = parameter_groups(make_dvp(family, use_adapter=kind).backbone.named_parameters(), 1e-3, 0.1, 1)
+    decayed = {name for group in groups if group["weight_decay"] for name in group["names"]}
+    left = {name for group in groups if not group["weight_decay"] for name in group["names"]}
+    assert {name.split(".")[-2] for name in decayed if kind is not True} <= {"default"}
+    assert bool(decayed) == (kind in (True, "lora", "dora"))
+    assert any("magnitude" in name for name in left) == (kind == "dora")
+    assert any("ia3" in name for name in left) == (kind == "ia3")
 
 
 @FAMILIES

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from benchmarks import step
+from benchmarks import memory, step
 from dvp.compressor import VisualTokenCompressor
 from dvp.tasks import TASKS
 
@@ -35,6 +35,14 @@ def test_an_adapter_checkpoint_is_small() -> None:
     whole, adapter = (step.build("bert", mode, torch.device("meta")) for mode in ("train", "train_adapter"))
     assert step.trained_bytes(adapter) < 60e6
     assert step.trained_bytes(whole) > 400e6
+
+
+def test_llama_of_seven_billions_in_4_bits_fits_24_gigabytes() -> None:
+    table = (Path(__file__).parents[2] / "docs" / "cluster.md").read_text(encoding="utf-8")
+    told = memory.counted("4bit", True, batch=32)
+    assert told["all"] < memory.CARD
+    numbers = " | ".join(f"{number / 1e9:.2f}" for number in told.values())
+    assert f"| 4bit | True | {numbers} | yes |" in table
 
 
 @pytest.mark.parametrize("mode", ["search", "train_adapter"])

@@ -234,6 +234,7 @@ def test_log_dir_of_a_file_moves_the_record_too(command, tiny, tmp_path: Path, m
     [
         ("dvp_search_bert_vqa", {"insert_layer": 1, "end_lr": 1e-5, "answer_by": "likelihood"}, {"search_sample": 2}),
         (BERT, {"search_sample": 2, "max_epoch": 3, "task": "gqa", "raw_root": "a"}, {"insert_layer": 1, "end_lr": 0}),
+        (BERT, {"adapter_rank": 2, "merge": True}, {"use_adapter": "ia3", "adapter_targets": "key"}),
     ],
 )
 def test_a_setting_that_does_nothing_is_named(experiment: str, idle: dict, of_use: dict, command, tiny, capsys) -> None:

@@ -14,6 +14,7 @@ from torch import nn
 
 from dvp.build import build
 from dvp.config import SHAPES_MODELS
+from dvp.config.rules import PEFT
 from dvp.doctor import room
 from dvp.doctor.models import count
 from dvp.doctor.packages import requirements
@@ -220,9 +221,12 @@ def test_memory_is_held_against_what_the_driver_says(
     assert found == state and told in sentence
 
 
-@pytest.mark.parametrize("experiment", [SEARCH, TRAIN, "dvp_search_llama_vqa"])
-def test_what_is_counted_without_weights_is_what_a_run_trains(experiment: str, configure) -> None:
-    config = configure(experiment)
+@pytest.mark.parametrize(
+    "experiment, changes",
+    [(SEARCH, {}), (TRAIN, {}), ("dvp_search_llama_vqa", {}), *((TRAIN, {"use_adapter": kind}) for kind in PEFT)],
+)
+def test_what_is_counted_without_weights_is_what_a_run_trains(experiment: str, changes: dict, configure) -> None:
+    config = configure(experiment, **changes)
     empty, real = room.build_empty(config), build(config)[1].model
     assert count(empty) == count(real)
     parameters = {name: one for name, one in real.named_parameters() if one.requires_grad}

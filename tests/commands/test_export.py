@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,15 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from tiny_world import NAMED_FAMILIES, fit, picture
-from transformers import AutoTokenizer
+from tiny_world import NAMED_FAMILIES, SENTENCES, fit, picture
+from transformers import AutoModel, AutoTokenizer
 
 import dvp
 from dvp.build import load_vision
 from dvp.checkpoints import read_checkpoint
+from dvp.config.rules import PEFT
 from dvp.errors import UserError
-from dvp.files import read_json, write_json
+from dvp.files import read_json, write_checksums, write_json
 from dvp.sharing import folder as exporting
 
 ROOT = Path(__file__).parents[2]
@@ -28,6 +30,7 @@ QUESTION = "is there a red circle"
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     **{family: (f"dvp_adaption_{family}_vqa", {}) for family in NAMED_FAMILIES},
     "adapters": ("dvp_adaption_bert_gqa", {"use_adapter": True}),
+    **{kind: ("dvp_adaption_bert_gqa", {"use_adapter": kind}) for kind in (*PEFT, "frozen")},
     "as published": ("dvp_adaption_t5_gqa", {"as_published": True}),
     "blind": ("dvp_adaption_bert_gqa", {"image_tokens": "zero"}),
 }
@@ -116,12 +119,139 @@ def test_the_licence_of_llamas_tokenizer_is_kept(export, checkpoint) -> None:
 
 
 def test_an_encoder_of_openais_goes_along_in_the_fields_format(configure, clip_folder, tmp_path: Path) -> None:
-    exporting._write_base(tmp_path, base := {"tokenizer": configure(BERT)["tokenizer"], "clip_model": clip_folder}, configure(BERT))  # fmt: skip  # noqa: E501
+    base = {"tokenizer": configure(BERT)["tokenizer"], "clip_model": clip_folder}
+    exporting._write_base(tmp_path, base, configure(BERT), exporting.BASE, None)
     first, second = (
         load_vision(configure(BERT) | {"clip_model": place}).encoder.state_dict()
         for place in (base["clip_model"], str(tmp_path / "image_encoder"))
     )
     assert all(torch.equal(first[name], second[name]) for name in first) and first.keys() == second.keys()
+
+
+# PEFT's adapters
+
+
+LEARNT = {"learning_rate": 0.05, "decay_power": "constant", "warmup_steps": 0, "max_steps": 3}
+BY_PEFT = pytest.mark.parametrize("kind", PEFT)
+FAMILIES = pytest.mark.parametrize("family", BACKBONES)
+
+
+def texts_of(model: Any) -> dict[str, torch.Tensor]:
+    """The ids of some questions, and what of them is text."""
+    batch = model.reader.collate([model.prepare(picture(5), text).row for text in SENTENCES[:3]])
+    return {key: batch[key] for key in ("input_ids", "attention_mask")}
+
+
+@torch.no_grad()
+def read_by_ours(model: Any, texts: dict[str, torch.Tensor]) -> torch.Tensor:
+    """What a loaded checkpoint's language model reads out of texts alone."""
+    backbone, whole = model.model.backbone, model.model
+    return backbone.read_out(whole.run(backbone.embed(texts), {}))
+
+
+@torch.no_grad()
+def read_by_theirs(language_model: Any, backbone: Any, texts: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The same by the whole model of transformers."""
+    language_model.eval()
+    if language_model.config.is_encoder_decoder:
+        texts = texts | {"decoder_input_ids": torch.zeros_like(texts["input_ids"][:, :1])}
+    hidden = language_model(**texts).last_hidden_state
+    last = backbone.read_token == "last" and not language_model.config.is_encoder_decoder
+    places = texts["attention_mask"].sum(1) - 1 if last else torch.zeros(len(hidden), dtype=torch.long)
+    return hidden[torch.arange(len(hidden)), places]
+
+
+@FAMILIES
+@BY_PEFT
+def test_pefts_tools_open_it_with_the_same_hidden_states(kind: str, family: str, export, checkpoint) -> None:
+    from peft import AutoPeftModelForFeatureExtraction, PeftModel
+
+    last = checkpoint(f"dvp_adaption_{family}_vqa", use_adapter=kind, adapter_rank=3, lora_alpha=7, **LEARNT)
+    out, model, base = export(last), dvp.load(last), base_of(last)["tokenizer"]
+    texts = texts_of(model)
+    ours, backbone = read_by_ours(model, texts), model.model.backbone
+    plain = AutoModel.from_pretrained(base)
+    assert not torch.allclose(read_by_theirs(plain, backbone, texts), ours, atol=1e-3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # of keys that are missing or left over
+        theirs = PeftModel.from_pretrained(plain, out / "adapter")
+    torch.testing.assert_close(read_by_theirs(theirs, backbone, texts), ours, atol=1e-5, rtol=1e-4)
+    told = read_json(out / "adapter" / "adapter_config.json")
+    assert told["base_model_name_or_path"].startswith("./") and "PeftModel" in (out / "README.md").read_text()
+    write_json(out / "adapter" / "adapter_config.json", told | {"base_model_name_or_path": base})
+    alone = AutoPeftModelForFeatureExtraction.from_pretrained(out / "adapter")
+    torch.testing.assert_close(read_by_theirs(alone, backbone, texts), ours, atol=1e-5, rtol=1e-4)
+
+
+@FAMILIES
+@BY_PEFT
+def test_merged_it_is_a_plain_language_model_that_answers_the_same(
+    kind: str, family: str, export, checkpoint, tmp_path: Path
+) -> None:
+    last = checkpoint(f"dvp_adaption_{family}_vqa", use_adapter=kind, adapter_rank=3, lora_alpha=7, **LEARNT)
+    before, base = dvp.load(last), base_of(last)
+    out = shutil.move(export(last, merge=True), tmp_path / "elsewhere")
+    merged = dvp.load(out, clip_model=base["clip_model"])
+    expected, found = asked(before), asked(merged)
+    assert [one.text for one in found] == [one.text for one in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert [c.probability for c in one.candidates] == pytest.approx(
+            [c.probability for c in other.candidates], abs=1e-5
+        )
+    texts = texts_of(before)
+    plain = AutoModel.from_pretrained(Path(out) / "language_model")
+    ours = read_by_ours(before, texts)
+    torch.testing.assert_close(read_by_theirs(plain, before.model.backbone, texts), ours, atol=1e-5, rtol=1e-4)
+    assert AutoTokenizer.from_pretrained(Path(out) / "language_model")(QUESTION)["input_ids"]
+    assert (
+        not (Path(out) / "adapter").exists()
+        and "merged into the language model" in (Path(out) / "README.md").read_text()
+    )
+    weights, description = read_checkpoint(str(out))
+    assert not [name for name in weights if ".backbone." in name]
+    assert (description["use_adapter"], description["merged"]) == ("frozen", kind)
+
+
+def test_beside_16_bit_it_is_merged_in_16_bit(export, checkpoint) -> None:
+    options = {"use_adapter": "lora", "precision": "bf16", "backbone_dtype": "bfloat16"} | LEARNT
+    last = checkpoint("dvp_adaption_llama_vqa", **options)
+    out = export(last, merge=True, with_base=True)
+    assert {one.dtype for one in load_file(out / "language_model" / "model.safetensors").values()} == {torch.bfloat16}
+    expected, found = asked(dvp.load(last)), asked(dvp.load(out))
+    for one, other in zip(found, expected, strict=True):
+        theirs = {c.text: c.probability for c in other.candidates}
+        assert all(theirs[c.text] == pytest.approx(c.probability, abs=0.05) for c in one.candidates)
+
+
+def test_a_search_is_merged_at_its_k(trained, export) -> None:
+    search = trained("dvp_search_bert_gqa", search_sample="all", use_adapter="lora", learning_rate=1e-2)
+    searched(search, **FOUND)
+    out = export(search, merge=True, with_base=True)
+    expected = dvp.load(search).answer(picture(5), QUESTION, insert_layer=2)
+    assert dvp.load(out).answer(picture(5), QUESTION).text == expected.text
+
+
+UNMERGED = {
+    "published": ({"use_adapter": True}, "has published ones, which are layers more: leave merge out"),
+    "whole": ({}, "has none: leave merge out"),
+    "frozen": ({"use_adapter": "frozen"}, "has none: leave merge out"),
+}
+
+
+@pytest.mark.parametrize("case", UNMERGED)
+def test_what_no_weight_can_take_in_is_not_merged(case: str, checkpoint, refused, tmp_path: Path) -> None:
+    changes, message = UNMERGED[case]
+    last = checkpoint("dvp_adaption_bert_gqa", **changes)
+    assert message in refused("export", "with", load_path=last, to=tmp_path / "out", merge=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_beside_rounded_weights_it_is_not_merged(checkpoint, refused, tmp_path: Path) -> None:
+    last = checkpoint("dvp_adaption_bert_gqa", use_adapter="lora")
+    changed = shutil.copytree(last, tmp_path / "last.ckpt")
+    write_json(changed / "description.json", read_json(changed / "description.json") | {"quantize": "4bit"})
+    write_checksums(changed)
+    assert "trained with quantize=4bit" in refused("export", "with", load_path=changed, to=tmp_path / "out", merge=True)
 
 
 # The card

@@ -153,6 +153,7 @@ OTHERWISE = {
     "insert_layer": ("dvp_adaption_bert_gqa", {"insert_layer": 1}, "insert_layer is 2 there and 1 here"),
     "num_heads": ("dvp_adaption_bert_gqa", {"num_heads": 4}, "num_heads is 8 there and 4 here"),
     "use_adapter": ("dvp_adaption_bert_gqa", {"use_adapter": True}, "use_adapter is False there and True here"),
+    "PEFT's": ("dvp_adaption_bert_gqa", {"use_adapter": "lora"}, "use_adapter is False there and lora here"),
     "max_text_len": ("dvp_adaption_bert_gqa", {"max_text_len": 9}, "max_text_len is 16 there and 9 here"),
     "task": ("dvp_adaption_bert_vqa", {}, "datasets is gqa there and vqa here"),
     "model": ("dvp_adaption_t5_gqa", {}, "language_model is BERT there and T5 here"),
@@ -173,6 +174,13 @@ def test_what_was_said_otherwise_is_refused_with_both_values(
     file, config, _ = published("dvp_adaption_bert_gqa")
     settings = typed(config, load_path=file, tokenizer=language_models[experiment.split("_")[2]], **other)
     assert message in refused("with", experiment, **settings)
+
+
+def test_other_adapters_than_published_are_refused_where_it_does_not_tell(tmp_path: Path) -> None:
+    checkpoint = read_lightning(write_lightning(tmp_path / "last.ckpt", STATE, {}))
+    with pytest.raises(UserError, match="has published adapters or none, and here use_adapter is lora: type"):
+        checkpoint.refuse_other({"use_adapter": "lora"})
+    checkpoint.refuse_other({"use_adapter": True})
 
 
 @pytest.mark.parametrize(

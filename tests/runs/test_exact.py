@@ -12,7 +12,8 @@ import torch
 from tiny_world import fit, rows_of, write_table
 from two_processes import in_two_processes
 
-from dvp.checkpoints import TrainedOnly, read_checkpoint, trained_state
+from dvp.adapters import ADAPTERS
+from dvp.checkpoints import TrainedOnly, is_adapter, read_checkpoint, trained_state
 
 # 16 rows: two updates of three passes and one of two, so that half of an epoch's 8 passes end within an update.
 EPOCHS = {"max_steps": None, "max_epoch": 3, "batch_size": 6, "per_gpu_batchsize": 2, "val_check_interval": 0.5}
@@ -60,6 +61,17 @@ def test_a_resumed_run_is_the_run_that_never_stopped(
             resumed = fit(config | there | {"log_dir": str(tmp_path / f"{name}{workers}")}, rest).lightning_module
             assert rest.seen == whole.seen[-left:]
             assert_same(expected, resumed)
+
+
+@pytest.mark.parametrize("kind", ADAPTERS)
+def test_with_adapters_of_every_kind_it_is_the_run_that_never_stopped(kind: bool | str, configure, tmp_path) -> None:
+    config = configure("dvp_search_bert_vqa", **EPOCHS, use_adapter=kind, lora_dropout=0.2)
+    whole, rest = Watch(tmp_path, {5: "within"}), Watch()
+    expected = fit(config, whole).lightning_module
+    there = {"resume_from": str(tmp_path / "within.ckpt"), "log_dir": str(tmp_path / "rest")}
+    resumed = fit(config | there, rest).lightning_module
+    assert rest.seen == whole.seen[-12:]
+    assert_same(expected, resumed)
 
 
 @pytest.mark.parametrize("stopped, goes_on", [(4, {}), (3, {"max_epoch": 1000, "max_steps": 9}), (4, {"max_steps": 9})])
@@ -147,6 +159,19 @@ def test_an_update_is_the_mean_of_its_rows_however_it_is_split(by_length: bool, 
         found = trained(config, split)
         worst = max((whole[name] - found[name]).abs().max().item() for name in whole)
         assert worst < 1e-6 < 1e-3 < max((whole[name] - began[name]).abs().max().item() for name in whole)
+
+
+@pytest.mark.parametrize("kind", ADAPTERS)
+def test_two_processes_with_adapters_train_as_one(kind: bool | str, configure, still, tmp_path: Path) -> None:
+    options = still | {"max_epoch": 1, "batch_size": 8, "learning_rate": 0.1}
+    config = configure("dvp_adaption_bert_vqa", **options, use_adapter=kind, insert_layer=1)
+    one, two = (trained(config, {"per_gpu_batchsize": 4, "cpu_processes": processes}) for processes in (1, 2))
+    began = trained(config | {"learning_rate": 0.0, "log_dir": str(tmp_path / "began")}, {"per_gpu_batchsize": 8})
+    assert max((one[name] - two[name]).abs().max().item() for name in one) < 1e-6
+    moved = {name for name in one if not torch.equal(one[name], began[name])}
+    adapters = {name for name in one if is_adapter(name)}
+    assert bool(adapters) == (kind != "frozen")
+    assert {name for name in adapters if "lora_A" not in name} <= moved  # which moves when lora_B has
 
 
 def _fit_and_save(config: dict[str, Any], place: Path, before: dict[int, str]) -> None:

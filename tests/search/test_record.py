@@ -105,6 +105,18 @@ def test_weights_for_adapters_come_from_a_search_with_adapters(tmp_path: Path, c
     assert "start_from=search: K = 3, from" in capsys.readouterr().out
 
 
+def test_weights_for_adapters_of_a_kind_come_from_a_search_with_that_kind(tmp_path: Path, capsys) -> None:
+    lora, whole = CONFIG | {"use_adapter": "lora"}, note_search(tmp_path / "whole", 2, age=3)
+    note_search(tmp_path / "ours", 1, age=1, use_adapter=True)
+    with pytest.raises(UserError, match="trained adapters, and this run lora adapters: search with use_adapter=lora"):
+        latest_search(tmp_path, lora, TABLES, SEARCH, starts=True)
+    assert latest_search(tmp_path, lora, TABLES, SEARCH).insert_layer == 1  # K alone, of the newest
+    assert "(searched with adapters)" in capsys.readouterr().out
+    note_search(tmp_path / "lora", 3, age=5, use_adapter="lora")
+    assert latest_search(tmp_path, lora, TABLES, SEARCH, starts=True).insert_layer == 3
+    assert latest_search(tmp_path, CONFIG, TABLES, SEARCH, starts=True).path == whole
+
+
 def test_the_same_folder_by_another_path_agrees(tmp_path: Path) -> None:
     note_search(tmp_path / "one", 1, age=1, tokenizer=str(Path("bert").resolve()))
     assert latest_search(tmp_path, CONFIG, TABLES, SEARCH).insert_layer == 1
