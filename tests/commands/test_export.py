@@ -133,7 +133,7 @@ def test_an_encoder_of_openais_goes_along_in_the_fields_format(configure, clip_f
 
 LEARNT = {"learning_rate": 0.05, "decay_power": "constant", "warmup_steps": 0, "max_steps": 3}
 BY_PEFT = pytest.mark.parametrize("kind", PEFT)
-FAMILIES = pytest.mark.parametrize("family", BACKBONES)
+FAMILIES = pytest.mark.parametrize("family", NAMED_FAMILIES)
 
 
 def texts_of(model: Any) -> dict[str, torch.Tensor]:
