@@ -125,7 +125,7 @@ def test_the_gradient_reaches_every_trained_parameter(
     family: str, use_adapter: bool | str, insert_layer: int, make_dvp: Callable[..., DVP], batch_of: Callable
 ) -> None:
     model = make_dvp(family, use_adapter=use_adapter)
-    if use_adapter:
+    if use_adapter not in (False, True):
         stir(model, use_adapter)  # PEFT's begin with a matrix of zeros, behind which nothing moves
     model(batch_of(family), insert_layer).square().sum().backward()
     for name, parameter in model.named_parameters():
