@@ -163,7 +163,7 @@ def _pictures(
     if data.reader.transform is None or weights is None:
         picture.thumbnail((PANEL, PANEL))
         return (_jpeg(picture),)
-    seen = preprocessing_of(config).seen(*picture.size)
+    seen = preprocessing_of(config).seen(*picture.size, vision.patch_size)
     shown, mean, *_ = draw_panels(picture, weights[None], seen, vision.prefix_tokens)  # the mean of all heads as one
     return _jpeg(shown.image), _jpeg(mean.image)
 
