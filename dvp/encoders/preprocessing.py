@@ -48,7 +48,7 @@ class Preprocessing:
         return (start, low, end, high) if width > height else (low, start, high, end)
 
     def _middle(self, side: int, resized: int, whole: int) -> tuple[float, float]:
-        """Where the crop, of which `whole` is seen, begins and ends on a side of so many pixels, which is resized first."""
+        """Where the crop, of which `whole` is seen, begins and ends on a side of so many pixels that is resized."""
         start = int(round((resized - self.size) / 2)) * side / resized  # as torchvision's crop has it
         return start, start + whole * side / resized
 
