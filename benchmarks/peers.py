@@ -30,7 +30,7 @@ from transformers import ViltConfig, ViltForQuestionAnswering
 from benchmarks import step
 from benchmarks.step import ARMS, TEXT, TOLERANCE, build, make_step, plain_prompt, random_batch
 from dvp.backbones import State
-from dvp.backbones.bert import Bert
+from dvp.backbones.encoder import Encoder
 from dvp.compressor import VisualTokenCompressor
 from dvp.cpu.dropout import Dropout
 from dvp.cpu.memory import keep_freed_memory
@@ -96,13 +96,13 @@ def published_logits(model: DVP, rows: dict[str, Tensor], layer: int) -> Tensor:
     """Logits (B, C): pictures encoded, all their tokens projected, all of BERT's last layer computed."""
     with (
         patch.object(VisualTokenCompressor, "forward", plain_prompt),
-        patch.object(Bert, "run_layer", whole_layer),
+        patch.object(Encoder, "run_layer", whole_layer),
         patch.object(Dropout, "forward", nn.Dropout.forward),
     ):
         return model(rows, layer)
 
 
-def whole_layer(backbone: Bert, index: int, state: State) -> State:
+def whole_layer(backbone: Encoder, index: int, state: State) -> State:
     """The state after a layer, at every position."""
     return replace(state, hidden=backbone.layers[index](state.hidden, state.mask))
 

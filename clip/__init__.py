@@ -1,14 +1,5 @@
-"""The frozen image encoder: loading it, converting OpenAI's weights, and preparing the pictures for it."""
+"""OpenAI's CLIP and what has its layout: archives and state dicts as the image encoder that transformers has of it."""
 
-from clip.model import count_blocks, from_openai_state, load
-from clip.transform import describe_preprocess, middle_square, preprocess, processor_config
+from clip.model import OPENAI_NAMES, fill, from_openai_state, is_openai, load, read_archive
 
-__all__ = [
-    "count_blocks",
-    "describe_preprocess",
-    "from_openai_state",
-    "load",
-    "middle_square",
-    "preprocess",
-    "processor_config",
-]
+__all__ = ["OPENAI_NAMES", "fill", "from_openai_state", "is_openai", "load", "read_archive"]

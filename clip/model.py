@@ -1,4 +1,4 @@
-"""CLIP's image encoder as `transformers.CLIPVisionModel`, from a Hugging Face folder or from OpenAI's own archives."""
+"""CLIP's image encoder as `transformers.CLIPVisionModel`, from OpenAI's archives and state dicts like theirs."""
 
 import hashlib
 import math
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import CLIPVisionConfig, CLIPVisionModel
+from transformers import CLIPVisionConfig, CLIPVisionModel, PreTrainedModel
 from transformers.utils import logging
 
 from dvp.errors import UserError
@@ -24,6 +24,7 @@ OPENAI_SHA256 = {
     "ViT-L/14": "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836",
 }
 OPENAI_NAMES = ", ".join(OPENAI_SHA256)
+RESNET = re.compile(r"RN\d+(x\d+)?")
 
 # OpenAI's names -> Hugging Face's, applied in this order
 RENAMES = (
@@ -40,37 +41,34 @@ RENAMES = (
 )
 
 
+def is_openai(name_or_path: str) -> bool:
+    """Whether `load` takes this: one of OpenAI's names, or a file."""
+    path = Path(name_or_path).expanduser()
+    return name_or_path in OPENAI_SHA256 or path.is_file() or bool(RESNET.fullmatch(name_or_path)) and not path.exists()
+
+
 def load(name_or_path: str) -> CLIPVisionModel:
     """The image encoder in float32, in eval mode and without gradients.
 
     `name_or_path` is one of OpenAI's names (its archive then lies in ~/.cache/clip, where OpenAI's package puts it; its
-    sha256 is checked), the path of such an archive or of a state dict with its names, a Hugging Face folder, or a name
-    on the hub. Raises UserError for anything else, for incomplete or damaged weights, and for CLIP's ResNets.
+    sha256 is checked), or the path of such an archive or of a state dict with its names. Raises UserError for anything
+    else, for incomplete or damaged weights, and for CLIP's ResNets.
     """
-    path = Path(name_or_path).expanduser()
     if name_or_path in OPENAI_SHA256:
-        return from_openai_state(_read_archive(_official_archive(name_or_path)))
-    if re.fullmatch(r"RN\d+(x\d+)?", name_or_path) and not path.exists():
+        return from_openai_state(read_archive(_official_archive(name_or_path)))
+    if RESNET.fullmatch(name_or_path) and not Path(name_or_path).exists():
         raise UserError(f"{name_or_path} is a ResNet, which has no patch tokens: take one of {OPENAI_NAMES}.")
-    if path.is_file():
-        return from_openai_state(_read_archive(path))
-    return _from_huggingface(str(path) if path.is_dir() else name_or_path)
+    return from_openai_state(read_archive(Path(name_or_path).expanduser()))
 
 
-def count_blocks(name_or_path: str) -> int:
-    """The number of transformer blocks of what `load` would load, without loading it where its config tells."""
-    path = Path(name_or_path).expanduser()
-    if name_or_path in OPENAI_SHA256 or path.is_file():
-        return load(name_or_path).config.num_hidden_layers
-    name = _with_config(str(path) if path.is_dir() else name_or_path)
-    return CLIPVisionConfig.from_pretrained(name).num_hidden_layers
-
-
-def from_openai_state(state: Mapping[str, Tensor], heads: int | None = None) -> CLIPVisionModel:
+def from_openai_state(
+    state: Mapping[str, Tensor], heads: int | None = None, activation: str = "quick_gelu", epsilon: float = 1e-5
+) -> CLIPVisionModel:
     """The image encoder of an OpenAI state dict, its sizes read from the tensors, in float32, frozen as by `load`.
 
-    `heads` defaults to width / 64, as in all of OpenAI's. The names may stand under "visual." (the rest of the state is
-    then ignored) or bare. Raises UserError where a tensor is missing, misshapen or left over, and for a ResNet.
+    `heads` defaults to width / 64, as in all of OpenAI's, and so do activation and the norms' epsilon. The names may
+    stand under "visual." (the rest of the state is then ignored) or bare. Raises UserError where a tensor is missing,
+    misshapen or left over, and for a ResNet.
     """
     visual = {name[7:]: tensor for name, tensor in state.items() if name.startswith("visual.")} or dict(state)
     if any(name.startswith("layer1.") for name in visual):
@@ -96,10 +94,11 @@ def from_openai_state(state: Mapping[str, Tensor], heads: int | None = None) -> 
         num_attention_heads=heads,
         patch_size=patch,
         image_size=math.isqrt(len(visual["positional_embedding"]) - 1) * patch,  # one row is the class token's
-        hidden_act="quick_gelu",
-        layer_norm_eps=1e-5,
+        hidden_act=activation,
+        layer_norm_eps=epsilon,
     )
-    return _build("the state dict", leftovers=False, config=config, state_dict=_huggingface_names(visual))
+    weights = {"config": config, "state_dict": _huggingface_names(visual)}
+    return fill(CLIPVisionModel, "the state dict", leftovers=False, **weights)
 
 
 def _huggingface_names(visual: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -117,38 +116,21 @@ def _huggingface_names(visual: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def _from_huggingface(name: str) -> CLIPVisionModel:
-    return _build(_with_config(name), leftovers=True, pretrained_model_name_or_path=name)
+def fill(model: type[PreTrainedModel], source: str, leftovers: bool, **weights: Any) -> PreTrainedModel:
+    """The frozen model, after a check that `weights` fill it exactly; `leftovers` says that more may stand in them.
 
-
-def _with_config(name: str) -> str:
-    """The name, after a check that a CLIP's config.json is there."""
-    try:
-        settings, _ = CLIPVisionConfig.get_config_dict(name)
-    except OSError as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"No CLIP model {name} here or on the Hugging Face hub ({reason}): give one of {OPENAI_NAMES}, the path of "
-            "OpenAI's archive, or a folder with CLIP's config.json and weights (where there is network, "
-            "`hf download openai/clip-vit-base-patch16 --local-dir FOLDER` makes one)."
-        ) from error
-    if settings.get("model_type") not in ("clip", "clip_vision_model"):
-        found = settings.get("model_type")
-        raise UserError(f"{name} has no config.json of a CLIP model (model_type: {found}): give the folder of one.")
-    return name
-
-
-def _build(source: str, leftovers: bool, **weights: Any) -> CLIPVisionModel:
-    """The frozen model, after a check that `weights` fill it exactly; `leftovers` says that more may stand in them."""
+    weights: what `from_pretrained` of the class is to read. Raises UserError, with `source`, where they do not, or
+    cannot be read.
+    """
     weights = {"pretrained_model_name_or_path": None} | weights
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # its report lists the whole text half as unexpected; what matters is checked below
     try:
-        model, info = CLIPVisionModel.from_pretrained(
+        filled, info = model.from_pretrained(
             **weights, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
         )
     except (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
-        raise UserError(f"CLIP's weights cannot be read from {source} ({error}): copy them again.") from error
+        raise UserError(f"The encoder's weights cannot be read from {source} ({error}): copy them again.") from error
     finally:
         logging.set_verbosity(verbosity)
     faults = [f"{name} is missing" for name in sorted(info["missing_keys"])]
@@ -156,10 +138,10 @@ def _build(source: str, leftovers: bool, **weights: Any) -> CLIPVisionModel:
     faults += [f"{name} is left over" for name in sorted(info["unexpected_keys"]) if not leftovers]
     if faults:
         raise UserError(
-            f"CLIP's weights in {source} do not fit its sizes: {'; '.join(faults[:5])} ({len(faults)} in all): "
+            f"The encoder's weights in {source} do not fit its sizes: {'; '.join(faults[:5])} ({len(faults)} in all): "
             "copy them and their config.json again."
         )
-    return model.eval().requires_grad_(False)
+    return filled.eval().requires_grad_(False)
 
 
 def _official_archive(name: str) -> Path:
@@ -176,7 +158,8 @@ def _official_archive(name: str) -> Path:
     return path
 
 
-def _read_archive(path: Path) -> Mapping[str, Tensor]:
+def read_archive(path: Path) -> Mapping[str, Tensor]:
+    """The tensors of one of OpenAI's archives or of a state dict; raises UserError for any other file."""
     try:
         if _is_torchscript(path):
             # Not a pickle: the code in it is for TorchScript's interpreter, and is not called here.

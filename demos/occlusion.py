@@ -52,7 +52,7 @@ def changed(
     for name, choose in CHOOSE.items():
         covered = []
         for picture, answer in zip(pictures, before, strict=True):
-            weights = answer.attention.mean(0)[1:]  # without the class token's
+            weights = answer.attention.mean(0)[answering.prefix_tokens :]  # without the class token's
             order = choose(weights, generator)[: math.ceil(share * len(weights))]
             covered.append(cover(picture, order.tolist(), math.isqrt(len(weights)), answering.seen(picture)))
         after = answering.answer(covered, questions)

@@ -21,7 +21,7 @@ LAYERS = range(4)
 ROWS = 64  # of an update of a training
 SHORT, LONG = 600, 1500  # updates of a training
 EARLY = 450  # updates of a search
-RULES = {"mean": "", "published": f"max_steps={EARLY} search_warmup_steps={EARLY // 2}"}
+RULES = {"mean": "kab=mean", "published": f"kab=published max_steps={EARLY} search_warmup_steps={EARLY // 2}"}
 WARM_SEEDS = range(201, 206)
 
 
@@ -70,11 +70,14 @@ def sweep(
     return done | {"cells": cells, "table": table_of(cells)}
 
 
-def search(bed: Bed, rule: str, seed: int) -> tuple[Path, dict[str, Any]]:
-    """Where a search lies, and its search.json; it is made now where it is not there yet."""
-    place = RESULT / f"{bed.experiment}_{rule}_{seed}"
+def search(bed: Bed, kind: str, seed: int, settings: str) -> tuple[Path, dict[str, Any]]:
+    """Where a search lies, and its search.json; it is made now where it is not there yet.
+
+    kind: what the `settings` make of it, in a word.
+    """
+    place = RESULT / f"{bed.experiment}_{kind}_{seed}"
     if not any(place.rglob("search.json")):
-        command(f"with dvp_search_{bed.experiment} shapes kab={rule} {RULES[rule]} seed={seed} log_dir={place}")
+        command(f"with dvp_search_{bed.experiment} shapes {settings} seed={seed} log_dir={place}")
     path = next(place.rglob("search.json"))
     return path, json.loads(path.read_text(encoding="utf-8"))
 
@@ -92,55 +95,54 @@ def after(record: dict[str, Any], updates: int) -> dict[str, Any]:
 
 def layers_matter() -> tuple[list[str], Truth]:
     """The scores at every layer, as the lines of a table and by bed, updates and layer."""
-    lines = _head("bed", f"updates of {ROWS} rows", *(f"K = {layer}" for layer in LAYERS), "seeds")
+    lines = head("bed", f"updates of {ROWS} rows", *(f"K = {layer}" for layer in LAYERS), "seeds")
     truth: Truth = {}
     for name, bed in BEDS.items():
         for updates, seeds in bed.sweeps.items():
             table = sweep(bed, updates, LAYERS, seeds)["table"]
-            truth[name, updates] = {row["layer"]: row["mean"] for row in table}
-            cells = [f"{row['mean']:.1f}" + (f" ± {row['spread']:.1f}" if row["spread"] else "") for row in table]
-            lines.append(_row(name, updates, *cells, len(seeds)))
+            truth[name, updates] = {one["layer"]: one["mean"] for one in table}
+            cells = [f"{one['mean']:.1f}" + (f" ± {one['spread']:.1f}" if one["spread"] else "") for one in table]
+            lines.append(row(name, updates, *cells, len(seeds)))
     return lines, truth
 
 
 def layers_are_found(truth: Truth) -> list[str]:
     """What each search says, what its K loses, and what it costs beside a sweep of all layers, as lines of a table."""
-    lines = _head("bed", "kab", "seed", "updates", "what it says", "K", "regret", "regret, long", "% of the sweep")
+    lines = head("bed", "kab", "seed", "updates", "what it says", "K", "regret", "regret, long", "% of the sweep")
     for name, bed in BEDS.items():
         whole = None
         for rule, seeds in bed.searches.items():
             for seed in seeds:
-                _, record = search(bed, rule, seed)
+                _, record = search(bed, rule, seed, RULES[rule])
                 then = check(ex.settings | record["config"])
                 whole = whole or _sweep_flops(bed)
                 for known in (record, *([after(record, EARLY)] if rule == "mean" else [])):
                     lost = [_regret(truth.get((name, updates)), known["insert_layer"]) for updates in (SHORT, LONG)]
                     share = f"{100 * search_flops(then, known) / whole:.0f}"
-                    row = (known["updates"], known["verdict"], known["insert_layer"], *lost, share)
-                    lines.append(_row(name, rule, seed, *row))
+                    said = (known["updates"], known["verdict"], known["insert_layer"])
+                    lines.append(row(name, rule, seed, *said, *lost, share))
     return lines
 
 
 def warm_starts_are_worth_it() -> list[str]:
     """Trainings from the weights of a search at its K, beside as many updates anew, and beside as many rows anew."""
     bed = BEDS[GQA]
-    lines = _head(
+    lines = head(
         "updates", "seed", "K", "from the search", "anew", "anew, with the search's rows, too", "updates of that"
     )
     for updates in (SHORT // 2, SHORT):
         scores: list[tuple[float, ...]] = []
         for seed in WARM_SEEDS:
-            path, record = search(bed, "mean", seed)
-            layer, batch = record["insert_layer"], record["config"]["batch_size"]
+            path, record = search(bed, "mean", seed, RULES["mean"])
+            layer = record["insert_layer"]
             started = f"load_path={path.parent / 'checkpoints' / 'last.ckpt'}"
-            rows = record["updates"] * batch + len(record["trace"]) * batch // 2  # trained, and scored
-            equal = updates + round(rows / ROWS)
+            equal = updates + round(rows_of(record) / ROWS)
             done = sweep(bed, updates, [layer], [seed], "warm", started), sweep(bed, updates, [layer], [seed])
             done += (sweep(bed, equal, [layer], [seed]),)
-            scores.append(tuple(_score(one, layer, seed) for one in done))
-            lines.append(_row(updates, seed, layer, *(f"{score:.1f}" for score in scores[-1]), equal))
+            scores.append(tuple(score_of(one, layer, seed) for one in done))
+            lines.append(row(updates, seed, layer, *(f"{score:.1f}" for score in scores[-1]), equal))
         means = (f"{statistics.mean(column):.1f}" for column in zip(*scores, strict=True))
-        lines.append(_row(updates, "mean", "", *means, ""))
+        lines.append(row(updates, "mean", "", *means, ""))
     return lines
 
 
@@ -162,15 +164,24 @@ def _regret(scores: dict[int, float] | None, layer: int) -> str:
     return f"{max(scores.values()) - scores[layer]:.1f}" if scores else "-"
 
 
-def _score(done: dict[str, Any], layer: int, seed: int) -> float:
+def rows_of(record: dict[str, Any]) -> int:
+    """The rows that a search has trained and scored."""
+    batch = record["config"]["batch_size"]
+    return record["updates"] * batch + len(record["trace"]) * (batch // 2)
+
+
+def score_of(done: dict[str, Any], layer: int, seed: int) -> float:
+    """The score of a cell of a sweep."""
     return next(cell["value"] for cell in done["cells"] if (cell["layer"], cell["seed"]) == (layer, seed))
 
 
-def _head(*cells: object) -> list[str]:
-    return [_row(*cells), "|" + "---|" * len(cells)]
+def head(*cells: object) -> list[str]:
+    """The first two lines of a table."""
+    return [row(*cells), "|" + "---|" * len(cells)]
 
 
-def _row(*cells: object) -> str:
+def row(*cells: object) -> str:
+    """A line of a table."""
     return f"| {' | '.join(map(str, cells))} |"
 
 

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from dvp.config.rules import CONTRADICTIONS
+from dvp.config.contradictions import CONTRADICTIONS
 
 ROOT = Path(__file__).parents[1]
 RAISED = ("UserError", "NotNow")  # the classes that a sentence is raised by
@@ -28,7 +28,7 @@ MADE_BY = {
 # What a room's messages are about, the first that fits; in the order of the page
 TOPICS = {
     "The command line and settings": ("dvp/config/", "dvp/commands/", "dvp/build.py", "dvp/compressor.py", "dvp/kinds"),
-    "Language models and CLIP": ("dvp/backbones/", "clip/"),
+    "Language models and image encoders": ("dvp/backbones/", "dvp/encoders/", "clip/"),
     "Converting raw data": ("dvp/prepare/",),
     "Tables and pictures": ("dvp/data/", "dvp/images.py", "dvp/manifest/", "dvp/scienceqa/"),
     "Checkpoints, devices and going on": ("dvp/checkpoints/", "dvp/files.py", "dvp/runs/"),
@@ -98,7 +98,7 @@ def messages() -> list[Message]:
         (owner,) = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == function)
         texts = [(node.lineno, sentence(node.value)) for node in ast.walk(owner) if isinstance(node, ast.Return)]
         found += [_message(text, file, line, owner, tree) for line, text in texts if text]
-    found += [Message(text, "dvp/config/rules.py", 0, "check") for _, text in CONTRADICTIONS]
+    found += [Message(text, "dvp/config/contradictions.py", 0, "check") for _, text in CONTRADICTIONS]
     return sorted(found, key=lambda message: (message.file, message.line))
 
 

@@ -27,14 +27,15 @@ REFERENCE = {
         "The model",
         ("dvp.model", "dvp.compressor", "dvp.adapters", "dvp.adapters.wrapped", "dvp.adapters.injected", "dvp.vision"),
     ),
-    "backbones": ("Language models", ("dvp.backbones", "dvp.backbones.base", "dvp.backbones.bert", "dvp.backbones.t5",
-                                      "dvp.backbones.llama")),
+    "backbones": ("Language models", ("dvp.families", "dvp.backbones", "dvp.backbones.base", "dvp.backbones.encoder",
+                                      "dvp.backbones.encoder_decoder", "dvp.backbones.decoder")),
     "search": ("The search", ("dvp.search.rule", "dvp.search.bandit", "dvp.search.mean", "dvp.search.record")),
     "tasks": ("Tasks and scores", ("dvp.tasks", "dvp.evaluation")),
     "data": ("Data", ("dvp.prepare", "dvp.data.datamodule", "dvp.data.checked", "dvp.images")),
     "training": ("Training and checkpoints", ("dvp.build", "dvp.module", "dvp.optim", "dvp.checkpoints",
                                               "dvp.checkpoints.folder")),
-    "clip": ("The image encoder", ("clip.model", "clip.transform")),
+    "clip": ("Image encoders", ("dvp.encoders", "dvp.encoders.rows", "dvp.encoders.preprocessing",
+                                "dvp.encoders.transform", "dvp.encoders.folder", "dvp.encoders.loading", "clip.model")),
     "errors": ("Errors", ("dvp.errors",)),
 }  # fmt: skip
 # Sources that a page is made of: a link to one is a link to the page
@@ -69,8 +70,8 @@ EXPERIMENTS = """\
 MESSAGES = """\
 # Every message
 
-What ends a run with `Error:` and exit code 1, in bold what to do. `<name>` and `...` stand for what differs from case
-to case. [Troubleshooting](troubleshooting.md) says more of the common ones.
+What ends a run with exit code 1, in bold what to do; in a log it stands behind `UserError:`. `<name>` and `...` stand
+for what differs from case to case. [Troubleshooting](troubleshooting.md) says more of the common ones.
 """
 
 

@@ -11,7 +11,6 @@ from huggingface_hub.utils import enable_progress_bars
 from torch import nn
 from transformers.utils import logging
 
-import clip
 from dvp.backbones import LanguageBackbone, family_of
 from dvp.checkpoints import (
     TrainedOnly,
@@ -27,9 +26,12 @@ from dvp.data import QuestionData
 from dvp.data.arrow import table_path
 from dvp.data.datamodule import Reader
 from dvp.data.leaks import refuse_shared_questions, shared_pictures
+from dvp.encoders import require_size
+from dvp.encoders.loading import load_encoder, row_of
+from dvp.encoders.transform import prepare
 from dvp.errors import UserError
 from dvp.files import is_published
-from dvp.kinds import KINDS
+from dvp.kinds import KINDS, preprocessing_of
 from dvp.model import DVP
 from dvp.module import DVPModule
 from dvp.runs.described import backbone_dtype, described_by
@@ -87,8 +89,7 @@ def build_reader(config: dict[str, Any]) -> Reader:
         if config[key] not in offered:
             choices = " or ".join(map(str, offered))
             raise UserError(f"{key}={config[key]} is not offered for {config['datasets']}: set it to {choices}.")
-    options = {"size": config["image_size"], "turn": config["turn_pictures"]}
-    transform = functools.partial(kind.transform, **options)
+    transform = functools.partial(prepare, how=preprocessing_of(config), turn=config["turn_pictures"])
     return kind.read(config, task, None if config["image_tokens"] == "zero" else transform)
 
 
@@ -147,7 +148,9 @@ def build_module(config: dict[str, Any], data: QuestionData | Unasked) -> DVPMod
         search_warmup_steps=config["search_warmup_steps"],
         seed=config["seed"],
         as_published=config["as_published"],
-        described=described_by(config, model) | {key: config[key] for key in kind.DESCRIBED},
+        described=described_by(config, model)
+        | {"pictures": preprocessing_of(config).key()}
+        | {key: config[key] for key in kind.DESCRIBED},
         config=config,
         predictions_path=Path(config["log_dir"]) / name,
     )
@@ -177,7 +180,8 @@ def _options(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         "as_published": config["as_published"],
     }
     compressors = {
-        "arms": None if config["search_stage"] else 1,
+        "arms": None if config["search_stage"] else len(_many(config["insert_layer"])),
+        "prompt_tokens": config["prompt_tokens"],
         "num_heads": config["num_heads"],
         "dropout": config["drop_rate"],
     }
@@ -199,13 +203,10 @@ def compile_parts(backbone: LanguageBackbone, vision: nn.Module, graphs: bool) -
 
 def load_vision(config: dict[str, Any]) -> Vision:
     """The configured image encoder, frozen; raises UserError where it takes pictures of another size."""
-    vision = Vision(clip.load(config["clip_model"]))
-    if vision.image_size != config["image_size"]:
-        raise UserError(
-            f"image_size={config['image_size']} but {config['clip_model']} takes {vision.image_size} pixels: set "
-            f"image_size={vision.image_size}."
-        )
-    return vision
+    encoder = load_encoder(config["clip_model"])
+    made = encoder.config
+    require_size(config["clip_model"], row_of(made), config["image_size"], made.image_size, made.patch_size)
+    return Vision(encoder)
 
 
 OPTIMIZER_KEYS = ("optim_type", "learning_rate", "lr_mult", "weight_decay", "decay_power", "end_lr", "warmup_steps")
@@ -254,6 +255,8 @@ def searched(config: dict[str, Any]) -> dict[str, Any]:
         tables = tables_of(config["data_root"], TASKS[config["datasets"]].files)
         search = latest_search(Path(config["log_dir"]), config, tables, search_of(config), starts)
     found = {"load_path": str(search.checkpoint)} if starts else {}
+    if layer not in ("auto", search.insert_layer):
+        print(f"insert_layer={layer} is taken, not the search's K = {search.insert_layer}.")
     return config | found | {"insert_layer": search.insert_layer if layer == "auto" else layer}
 
 
@@ -261,16 +264,20 @@ def _is_of_search(path: str) -> bool:
     return Path(path or "nothing").is_dir() and bool(read_description(path).get("search_stage"))
 
 
-def insert_layer(config: dict[str, Any], layers: int) -> int:
-    """K; raises UserError where it is outside of so many layers."""
+def insert_layer(config: dict[str, Any], layers: int) -> int | list[int]:
+    """K, or several; raises UserError where one is outside of so many layers."""
     layer = config["insert_layer"]
-    if not 0 <= layer < layers:
+    if not all(0 <= one < layers for one in _many(layer)):
         # Published: such a layer is never reached and the image is silently left out.
         raise UserError(
             f"insert_layer={layer} is outside this model: {config['tokenizer']} has layers 0 to {layers - 1}; "
             "give one of these."
         )
     return layer
+
+
+def _many(insert_layer: int | str | list[int]) -> list[int | str]:
+    return insert_layer if isinstance(insert_layer, list) else [insert_layer]
 
 
 def _load(module: DVPModule, config: dict[str, Any]) -> None:

@@ -3,12 +3,15 @@
 And what is read before torch is imported: JSON, and the description of a checkpoint, by its checksums.
 """
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,24 +28,32 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        for file in files_in(temporary) if temporary.is_dir() else [temporary]:
-            with open(file, "rb") as handle:
-                os.fsync(handle.fileno())
-        if path.is_dir():  # a folder can't be replaced in one step: the old one makes room first
-            replaced = path.with_name(f".{path.name}.{os.getpid()}.old")
-            path.rename(replaced)
-            temporary.rename(path)
-            remove(replaced)  # a link alone, where it was one
-        else:
-            temporary.replace(path)
+        with writing_to(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(temporary)
+            for file in files_in(temporary) if temporary.is_dir() else [temporary]:
+                with open(file, "rb") as handle:
+                    os.fsync(handle.fileno())
+            if path.is_dir():  # a folder can't be replaced in one step: the old one makes room first
+                replaced = path.with_name(f".{path.name}.{os.getpid()}.old")
+                path.rename(replaced)
+                temporary.rename(path)
+                remove(replaced)  # a link alone, where it was one
+            else:
+                temporary.replace(path)
+    finally:
+        remove(temporary)
+
+
+@contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """Turns what the disk says inside into a UserError that names the path."""
+    try:
+        yield
     except OSError as error:
         raise UserError(
             f"{path} could not be written ({error.strerror or error}): free the place or choose another."
         ) from error
-    finally:
-        remove(temporary)
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -56,16 +67,12 @@ def write_link(path: Path, target: str) -> None:
     Raises UserError when the place is not writable or full.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with writing_to(path):
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(target)
         if path.is_dir() and not path.is_symlink():  # as it once was
             shutil.rmtree(path)
         temporary.replace(path)
-    except OSError as error:
-        raise UserError(
-            f"{path} could not be written ({error.strerror or error}): free the place or choose another."
-        ) from error
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -78,6 +85,39 @@ def remove_leftovers(folder: Path) -> None:
         remove(path) if place.exists() else path.rename(place)
     for path in folder.glob(".*.*.tmp"):
         remove(path)
+
+
+@contextmanager
+def locked(path: Path, busy: UserError | None = None) -> Iterator[None]:
+    """Hold the lock of this path, a file that is there meanwhile; where another holds it, wait.
+
+    With `busy`, that is raised then. On a disk without locks it is trusted that there is no other.
+    """
+    while True:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+        except BlockingIOError:
+            os.close(lock)
+            raise busy from None
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                raise
+        if _same(lock, path):
+            break
+        os.close(lock)  # of one that has ended meanwhile and removed it
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(lock)
+
+
+def _same(lock: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(lock), path.stat(follow_symlinks=False))
+    except FileNotFoundError:
+        return False
 
 
 def require_writable(folder: Path) -> None:

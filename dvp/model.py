@@ -1,11 +1,11 @@
-"""Dynamic Visual Prompting, the forward pass: text layers, one visual token put in at layer K, the layers above.
+"""Dynamic Visual Prompting, the forward pass: text layers, the visual prompt put in at layer K, the layers above.
 
 Legend: B batch, N image tokens, Dv their width, T text tokens, D hidden, K insert layer, L layers, R rows that are read
 out (B, or ScienceQA's labelled tokens), C answers (or the vocabulary).
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,8 @@ from dvp.vision import Seen
 
 
 class DVP(nn.Module):
-    """A language model that sees. `arms` compressors: one for adaption, or None: one for every layer, to search with.
+    """A language model that sees. `arms` compressors: one for each K of an adaption, or None: one for every layer, to
+    search with.
 
     `vision` maps a batch to what is seen, image tokens (B, N, Dv) and more; `vision_width` is Dv. `head`: a module
     from what is read out to logits, or the number of answers that a classifier made here chooses from. `prefix` puts
@@ -38,6 +39,7 @@ class DVP(nn.Module):
         num_heads: int = 12,
         dropout: float = 0.1,
         compressor_width: int | None = None,
+        prompt_tokens: int = 1,
     ):
         super().__init__()
         size = backbone.hidden_size
@@ -51,20 +53,26 @@ class DVP(nn.Module):
                 num_heads,
                 dropout,
                 backbone.token_types,
+                prompt_tokens,
             )
             for _ in range(len(backbone.layers) if arms is None else arms)
         )
         self.head = classifier(size, int(size * backbone.head_width), head) if isinstance(head, int) else head
-        self.prefix = prefix
+        self.prefix, self.prompt_tokens = prefix, prompt_tokens
 
     @property
     def num_layers(self) -> int:
         """L, the number of places K that the prompt can take."""
         return len(self.backbone.layers)
 
-    def forward(self, batch: dict[str, Tensor], insert_layer: int) -> Tensor:
-        """Logits (R, C) of the batch with the prompt put in before layer `insert_layer`."""
-        return self.forward_arms(batch, [insert_layer])[insert_layer]
+    def forward(self, batch: dict[str, Tensor], insert_layer: int | Sequence[int]) -> Tensor:
+        """Logits (R, C) of the batch with the prompt put in before layer `insert_layer`.
+
+        Before each of several layers a prompt of its own is drawn, which takes the place of the one before (as deep
+        visual prompts do: Jia et al., "Visual Prompt Tuning", ECCV 2022).
+        """
+        state, image = self.embed(batch)
+        return self.logits(self.run(state, self.inserts(insert_layer, image)))
 
     def forward_arms(self, batch: dict[str, Tensor], insert_layers: Iterable[int]) -> dict[int, Tensor]:
         """Logits (R, C) for each distinct insert layer.
@@ -72,19 +80,19 @@ class DVP(nn.Module):
         Image and text-only trunk are computed once for all. What branches off the trunk runs on beside it as one batch.
         """
         arms = sorted(set(insert_layers))
+        if len(arms) == 1:
+            return {arms[0]: self(batch, arms[0])}
         state, image = self.embed(batch)
-        rows = len(state.hidden)
+        rows, inserts = len(state.hidden), self.inserts(arms, image)
 
         def branch_off(arm: int, state: State) -> State:
-            branch = self.insert(arm, image, state.rows(slice(rows)))
+            branch = inserts[arm](state.rows(slice(rows)))
             others = state.rows(slice(rows if arm == arms[-1] else 0, None))  # in the end without the trunk
             return others.joined(branch)  # (trunk and arms so far * B, T, D)
 
-        if len(arms) == 1:
-            state = self.run(state, {arms[0]: partial(self.insert, arms[0], image)})
-            return {arms[0]: self.logits(state)}
         if state.slot.start == state.slot.stop:  # an empty slot makes the trunk as long as its branches
-            state = self.backbone.put_in(state, state.hidden.new_zeros(rows, 1, self.backbone.hidden_size), seen=False)
+            blank = state.hidden.new_zeros(rows, self.prompt_tokens, self.backbone.hidden_size)
+            state = self.backbone.put_in(state, blank, seen=False)
         state = self.run(state, {arm: partial(branch_off, arm) for arm in arms})
         branches = [state.rows(slice(first, first + rows)) for first in range(0, len(arms) * rows, rows)]
         return dict(zip(arms, self.logits(*branches).chunk(len(arms)), strict=True))
@@ -95,13 +103,20 @@ class DVP(nn.Module):
         state = self.backbone.embed(batch)
         return (self.prefix(state, batch, image) if self.prefix else state), image
 
-    def insert(self, arm: int, image: Seen | None, state: State) -> State:
-        """The state with the prompt that `arm` draws from what is seen."""
-        return state if image is None else self.compressor(arm).insert(self.backbone, state, image.tokens)
+    def inserts(self, insert_layer: int | Sequence[int], image: Seen | None) -> dict[int, Callable[[State], State]]:
+        """By layer, what puts the prompt into a state there, drawn from what is seen; nothing where nothing is seen."""
 
-    def compressor(self, arm: int) -> VisualTokenCompressor:
-        """The compressor that draws the prompt for layer `arm`."""
-        return self.compressors[arm if len(self.compressors) > 1 else 0]
+        def insert(compressor: VisualTokenCompressor, state: State) -> State:
+            return compressor.insert(self.backbone, state, image.tokens) if image else state
+
+        return {layer: partial(insert, one) for layer, one in self.compressors_at(insert_layer).items()}
+
+    def compressors_at(self, insert_layer: int | Sequence[int]) -> dict[int, VisualTokenCompressor]:
+        """By layer, the compressor that draws the prompt there: of as many as layers each its own, else a search's."""
+        layers = [insert_layer] if isinstance(insert_layer, int) else sorted(insert_layer)
+        if len(layers) == len(self.compressors):
+            return dict(zip(layers, self.compressors, strict=True))
+        return {layer: self.compressors[layer if len(self.compressors) > 1 else 0] for layer in layers}
 
     def run(self, state: State, before: Mapping[int, Callable[[State], State]]) -> State:
         """The state after all layers; `before` says what happens to it before some of them."""

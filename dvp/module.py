@@ -38,10 +38,10 @@ from dvp.tasks import Answerer, Answers, Task
 class DVPModule(pl.LightningModule):
     """Trains, searches, validates and answers with a DVP model on one task.
 
-    insert_layer: K of an adaption; None while searching. pick: the splits whose score rewards the search and picks the
-    checkpoint. answer: what answers a batch while validating and in the test; submit: what makes a file of the answers
-    to the test questions. optimizer: settings of `dvp.optim`. described: what else a checkpoint must agree on. config:
-    the run's settings, to be written down with its results.
+    insert_layer: K, or several, of an adaption; None while searching. pick: the splits whose score rewards the search
+    and picks the checkpoint. answer: what answers a batch while validating and in the test; submit: what makes a file
+    of the answers to the test questions. optimizer: settings of `dvp.optim`. described: what else a checkpoint must
+    agree on. config: the run's settings, to be written down with its results.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class DVPModule(pl.LightningModule):
         answers: list[str],
         *,
         pick: tuple[str, ...],
-        insert_layer: int | None,
+        insert_layer: int | list[int] | None,
         optimizer: dict[str, Any],
         answer: dict[str, Answerer] | None = None,
         submit: Callable[[list[tuple[Any, str]], Any], Submission] | None = None,
@@ -92,7 +92,7 @@ class DVPModule(pl.LightningModule):
         return self._metric_name("+".join(self.pick), self.task.metric)
 
     @property
-    def best_layer(self) -> int:
+    def best_layer(self) -> int | list[int]:
         """K: as configured, or the search's best so far."""
         return self.bandit.best if self.bandit else self.insert_layer
 

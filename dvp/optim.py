@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 def decayed_by_name(name: str, parameter: nn.Parameter) -> bool:
     """Whether weight decay applies: to all but every bias (T5's relative position bias too), norm and learnt scale."""
-    return not re.search(r"bias|norm|\.ia3_l\.|magnitude", name.lower())
+    return not re.search(r"bias|norm|\.ln_|\.ia3_l\.|magnitude", name.lower())
 
 
 def decayed_by_shape(name: str, parameter: nn.Parameter) -> bool:
@@ -78,20 +78,20 @@ def build_schedule(
 ) -> LambdaLR:
     """Linear warm-up, then constant, cosine or polynomial decay over `total_steps` optimiser updates.
 
-    warmup_steps: a count, or as a float the share of total_steps. decay_power: "constant", "cosine" or the power.
+    warmup_steps: a count, or as a float the share of total_steps. decay_power: "constant", "cosine" or the power. The
+    same as those of transformers (a test compares), whose import would bring peft and bitsandbytes along.
     """
     warmup = int(total_steps * warmup_steps) if isinstance(warmup_steps, float) else warmup_steps
-    peak = optimizer.defaults["lr"]
+    rate = optimizer.defaults["lr"]
 
-    def share(step: int) -> float:
-        """The part of its rate that every group has at a step."""
-        if step < warmup:
-            return step / max(1, warmup)
-        done = (step - warmup) / max(1, total_steps - warmup)
+    def factor(update: int) -> float:
+        if update < warmup:
+            return update / warmup
+        gone = (update - warmup) / max(1, total_steps - warmup)
         if decay_power == "constant":
             return 1.0
         if decay_power == "cosine":
-            return max(0.0, 0.5 * (1 + math.cos(math.pi * done)))
-        return ((peak - end_lr) * max(0.0, 1 - done) ** decay_power + end_lr) / peak
+            return max(0.0, 0.5 * (1 + math.cos(math.pi * gone)))
+        return ((rate - end_lr) * max(0.0, 1 - gone) ** decay_power + end_lr) / rate
 
-    return LambdaLR(optimizer, share)
+    return LambdaLR(optimizer, factor)

@@ -1,10 +1,12 @@
-"""The image encoder: CLIP's tokens, frozen in eval mode, or with trained adapters in it."""
+"""The image encoder's tokens, frozen in eval mode, or with trained adapters in it."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPVisionModel
+from transformers import PreTrainedModel
+
+from dvp.encoders.loading import prefix_tokens
 
 
 class Seen(NamedTuple):
@@ -26,14 +28,14 @@ class ZeroTokens(nn.Module):
 
 
 class Vision(nn.Module):
-    """Image tokens: CLIP's last hidden state, class token first, no post-norm, no projection.
+    """Image tokens: the encoder's last hidden state, all of it; of CLIP without post-norm and projection.
 
-    `encoder` is what `clip.load` returns, frozen. A batch that brings its `image_tokens` along is not encoded again.
+    `encoder` is what `load_encoder` returns, frozen. A batch that brings its `image_tokens` along is not encoded again.
     trained: what is put into it is trained, so that it follows the model's mode and has gradients. class_tokens: hidden
     states, 0 that of the first block's input, whose class tokens are given beside.
     """
 
-    def __init__(self, encoder: CLIPVisionModel, *, trained: bool = False, class_tokens: tuple[int, ...] = ()):
+    def __init__(self, encoder: PreTrainedModel, *, trained: bool = False, class_tokens: tuple[int, ...] = ()):
         super().__init__()
         self.encoder = encoder
         self.trained, self.class_tokens = trained, class_tokens
@@ -47,9 +49,9 @@ class Vision(nn.Module):
         return self.encoder.config.hidden_size
 
     @property
-    def image_size(self) -> int:
-        """Side in pixels of the square pictures that the encoder's position table is made for."""
-        return self.encoder.config.image_size
+    def prefix_tokens(self) -> int:
+        """How many tokens stand before those of the patches."""
+        return prefix_tokens(self.encoder.config)
 
     def train(self, mode: bool = True) -> "Vision":
         """A frozen encoder stays in eval mode whatever `mode` says: the tokens of an image are always the same."""
@@ -66,7 +68,7 @@ class Vision(nn.Module):
         if not self.class_tokens:
             return Seen(found.last_hidden_state)
         class_tokens = torch.stack([found.hidden_states[block][:, 0] for block in self.class_tokens], dim=1)
-        return Seen(*(_of_rows(part, batch["has_image"]) for part in (found.hidden_states[-1], class_tokens)))
+        return Seen(*(_of_rows(part, batch["has_image"]) for part in (found.last_hidden_state, class_tokens)))
 
 
 def _of_rows(part: Tensor, has_image: Tensor) -> Tensor:

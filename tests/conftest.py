@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_world import PIXELS, SENTENCES, SPLITS, fit, write_clip, write_data, write_language_model
+from tiny_world import MODELS, PIXELS, SENTENCES, SPLITS, fit, write_clip, write_data, write_language_model
 from torch import nn
 
 from dvp.backbones import BACKBONES, load_backbone
@@ -23,11 +23,11 @@ from dvp.search import KArmedBandit
 
 @pytest.fixture(scope="session")
 def make_language_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
-    """Makes a random model of a family with its tokenizer, `changes` going into its config.json; returns the folder."""
+    """Makes a random model of MODELS with its tokenizer, `changes` going into its config.json; returns the folder."""
 
-    def make(family: str, **changes: Any) -> str:
-        folder = tmp_path_factory.mktemp(family)
-        write_language_model(folder, family, **changes)
+    def make(model: str, **changes: Any) -> str:
+        folder = tmp_path_factory.mktemp(model.replace(" ", "-"))
+        write_language_model(folder, model, **changes)
         return str(folder)
 
     return make
@@ -35,8 +35,20 @@ def make_language_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..
 
 @pytest.fixture(scope="session")
 def language_models(make_language_model: Callable[..., str]) -> dict[str, str]:
-    """The folder of a tiny language model per family."""
-    return {family: make_language_model(family) for family in BACKBONES}
+    """The folder of a tiny language model per name in MODELS, made when it is asked for."""
+
+    class Made(dict):
+        def __missing__(self, model: str) -> str:
+            self[model] = make_language_model(model)
+            return self[model]
+
+    return Made()
+
+
+@pytest.fixture(scope="session")
+def settings_of(language_models: dict[str, str]) -> Callable[[str], dict[str, str]]:
+    """Makes the settings that put a model of MODELS in the place of an experiment's own."""
+    return lambda model: {"tokenizer": language_models[model], "language_model": MODELS[model][0].upper()}
 
 
 @pytest.fixture(scope="session")
@@ -206,15 +218,17 @@ def real_data() -> Callable[[], Path]:
 
 @pytest.fixture
 def make_dvp(language_models: dict[str, str], clip_folder: str) -> Callable[..., nn.Module]:
-    """Makes a DVP model of a family with 7 answers, in training mode; its vision takes 16 x 16 pixels."""
-    import clip
+    """Makes a DVP model of one of MODELS with 7 answers, in training mode; its vision takes 16 x 16 pixels."""
+    from dvp.encoders.loading import load_encoder
     from dvp.model import DVP, adapt_language_model
     from dvp.vision import Vision
 
-    def make(family: str, use_adapter: bool | str = False, **options: Any) -> nn.Module:
+    def make(language_model: str, use_adapter: bool | str = False, **options: Any) -> nn.Module:
         torch.manual_seed(1)
-        vision = Vision(clip.load(clip_folder))
-        model = DVP(vision, vision.width, load_backbone(language_models[family]), 7, **{"num_heads": 4} | options)
+        vision = Vision(load_encoder(clip_folder))
+        model = DVP(
+            vision, vision.width, load_backbone(language_models[language_model]), 7, **{"num_heads": 4} | options
+        )
         if use_adapter:
             adapt_language_model(model.backbone, kind=use_adapter)
         return model
@@ -224,10 +238,10 @@ def make_dvp(language_models: dict[str, str], clip_folder: str) -> Callable[...,
 
 @pytest.fixture
 def batch_of(language_models: dict[str, str]) -> Callable[[str], dict[str, torch.Tensor]]:
-    """Makes a batch of three questions, tokenised for a family, with random pictures."""
+    """Makes a batch of three questions, tokenised for one of MODELS, with random pictures."""
 
-    def make(family: str) -> dict[str, torch.Tensor]:
-        tokenizer = BACKBONES[family].tokenizer(language_models[family])
+    def make(model: str) -> dict[str, torch.Tensor]:
+        tokenizer = BACKBONES[MODELS[model][0]].tokenizer(language_models[model])
         text = tokenizer(SENTENCES[:3], padding="max_length", max_length=16, truncation=True, return_tensors="pt")
         pixels = torch.randn(3, 3, PIXELS, PIXELS, generator=torch.Generator().manual_seed(2))
         return {"input_ids": text["input_ids"], "attention_mask": text["attention_mask"], "pixel_values": pixels}

@@ -1,4 +1,4 @@
-"""The part of the Hugging Face hub's HTTP interface that an upload needs, on this machine."""
+"""The part of the Hugging Face hub's HTTP interface that an upload and a download need, on this machine."""
 
 import base64
 import hashlib
@@ -24,6 +24,10 @@ class Hub(ThreadingHTTPServer):
         self.commits: list[str] = []
         self.sent: dict[str, bytes] = {}  # large files, by sha256
         self.failing = 0
+
+    def head(self, name: str) -> str:
+        """The hash of a repository's last commit."""
+        return f"{self.commits.count(name):040x}"
 
     @property
     def address(self) -> str:
@@ -54,10 +58,40 @@ class Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return b"".join(parts)
 
+    def refuse(self, code: str) -> None:
+        self.send_response(404)
+        self.send_header("X-Error-Code", code)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def do_HEAD(self) -> None:
+        self.file(body=False)
+
+    def file(self, body: bool = True) -> None:
+        """A file of a repository, which changes its name with every commit."""
+        name, _, place = self.path.lstrip("/").partition("/resolve/")
+        if name not in self.server.repositories:
+            return self.refuse("RepoNotFound")
+        data = self.server.repositories[name].get(place.partition("/")[2].partition("?")[0])
+        if data is None:
+            return self.refuse("EntryNotFound")
+        self.send_response(200)
+        self.send_header("X-Repo-Commit", self.server.head(name))
+        self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if body:
+            self.wfile.write(data)
+
     def do_GET(self) -> None:
+        if "/resolve/" in self.path:
+            return self.file()
         name, _, rest = self.path.removeprefix("/api/models/").partition("/tree/")
         if not rest:
-            return self.answer({"error": "not here"}, 404)
+            name = name.partition("/revision/")[0]
+            if name not in self.server.repositories:
+                return self.refuse("RepoNotFound")
+            return self.answer({"id": name, "sha": self.server.head(name), "siblings": []})
         files = self.server.repositories[name]
         self.answer([{"type": "file", "path": path, "size": len(data), "oid": "0"} for path, data in files.items()])
 

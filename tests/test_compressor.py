@@ -37,6 +37,23 @@ def test_equals_torchs_multi_head_attention(width: int | None, heads: int, batch
     torch.testing.assert_close(compressor(query, image), expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("count", [2, 5])
+def test_more_prompts_are_as_many_queries_each_the_texts_own_and_a_learned_one(count: int) -> None:
+    compressor = VisualTokenCompressor(IMAGE, HIDDEN, num_heads=4, prompt_tokens=count).eval()
+    query, image = torch.randn(3, 1, HIDDEN), torch.randn(3, TOKENS, IMAGE)
+    prompts = compressor(query, image)
+    assert prompts.shape == (3, count, HIDDEN)
+    for number, learned in enumerate(compressor.queries.weight):
+        expected = reference(compressor, query + learned, image)
+        torch.testing.assert_close(prompts[:, number : number + 1], expected, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(prompts[:, 0], prompts[:, 1], atol=1e-3)
+
+
+def test_one_prompt_has_no_learned_query() -> None:
+    names = {name for name, _ in VisualTokenCompressor(IMAGE, HIDDEN, num_heads=4).named_parameters()}
+    assert not any(name.startswith("queries") for name in names)
+
+
 def test_dropout_only_in_training() -> None:
     compressor = VisualTokenCompressor(IMAGE, HIDDEN, num_heads=4, dropout=0.5)
     query, image = torch.randn(2, 1, HIDDEN), torch.randn(2, TOKENS, IMAGE)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-import clip
+from dvp.encoders import CLIP
+from dvp.encoders.transform import prepare
 from dvp.errors import UserError
 from dvp.images import TURNS, open_image, rgb, traits, upright
 
@@ -37,7 +38,7 @@ def test_values_of_more_than_8_bits_are_scaled(kind: str) -> None:
     assert np.array_equal(open_image(DEEP[kind], "here"), np.stack([RAMP] * 3, axis=2))
     assert traits(DEEP[kind], "here") == ["deep"]
     with Image.open(io.BytesIO(DEEP[kind])) as image:
-        assert clip.preprocess(image, 60).equal(clip.preprocess(Image.fromarray(RAMP), 60))
+        assert prepare(image, CLIP.at(60)).equal(prepare(Image.fromarray(RAMP), CLIP.at(60)))
 
 
 @pytest.mark.parametrize("values", [RAMP.astype(np.int32) - 5, RAMP.astype(np.int32) * 999, RAMP * np.float32(np.nan)])
@@ -90,9 +91,9 @@ def test_exif_tells_how_a_picture_lies(turn: int, kind: str, mode: str) -> None:
     assert lying.size == (90, 64) and standing.size == ((64, 90) if turn >= 5 else (90, 64))
     assert np.array_equal(standing, lying.transpose(TURNS[turn]))
     assert "turned" in traits(data, "here")
-    assert clip.preprocess(lying, 60, turn=True).equal(clip.preprocess(standing, 60))
-    assert not clip.preprocess(lying, 60).equal(clip.preprocess(standing, 60))
-    assert clip.describe_preprocess(60, True) != clip.describe_preprocess(60)
+    assert prepare(lying, CLIP.at(60), turn=True).equal(prepare(standing, CLIP.at(60)))
+    assert not prepare(lying, CLIP.at(60)).equal(prepare(standing, CLIP.at(60)))
+    assert CLIP.at(60).key(True) != CLIP.at(60).key()
 
 
 def test_a_sound_picture_with_damaged_exif_is_sound() -> None:

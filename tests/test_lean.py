@@ -1,14 +1,15 @@
 """Work that is left out changes no result: shared trunk, trimmed text, compiled layers, gradients below K."""
 
 import dataclasses
-from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import pytest
 import torch
-from tiny_world import LAYERS, SENTENCES, deep, fit
+from tiny_world import LAYERS, MODELS, NAMED_FAMILIES, SENTENCES, deep, fit
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
+from transformers.pytorch_utils import Conv1D
 
 from dvp.adapters import ADAPTERS
 from dvp.backbones import BACKBONES
@@ -20,21 +21,22 @@ from dvp.data.questions import Collate
 from dvp.model import DVP
 from dvp.tasks import TASKS
 
-FAMILIES = pytest.mark.parametrize("family", BACKBONES)
+FAMILIES = pytest.mark.parametrize("family", NAMED_FAMILIES)
+ALL = pytest.mark.parametrize("family", MODELS)
 
 
 @pytest.fixture
 def layer_runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """Index and rows of every run of a layer while scoring."""
+    """Index and rows of every run of a layer of BERT while scoring."""
     runs: list[tuple[int, int]] = []
-    for backbone in BACKBONES.values():
+    run_layer = BACKBONES["bert"].run_layer
 
-        def spy(self: nn.Module, index: int, state: Any, run_layer: Callable = backbone.run_layer) -> Any:
-            if not self.training:
-                runs.append((index, len(state.hidden)))
-            return run_layer(self, index, state)
+    def spy(self: nn.Module, index: int, state: Any) -> Any:
+        if not self.training:
+            runs.append((index, len(state.hidden)))
+        return run_layer(self, index, state)
 
-        monkeypatch.setattr(backbone, "run_layer", spy)
+    monkeypatch.setattr(BACKBONES["bert"], "run_layer", spy)
     return runs
 
 
@@ -78,13 +80,16 @@ def test_a_distinct_arm_is_scored_once_on_a_shared_trunk(search_sample, configur
 # Text
 
 
-@FAMILIES
-@pytest.mark.parametrize("use_adapter", [False, *ADAPTERS])
+# Every model with what is published, and one of them with all other adapters.
+EACH = [*product(MODELS, [False, True]), *(("bert", kind) for kind in ADAPTERS if kind is not True)]
+
+
+@pytest.mark.parametrize("family, use_adapter", EACH)
 def test_trimmed_text_gives_the_results_of_padded_text(
     family: str, use_adapter: bool | str, make_dvp, batch_of, language_models
 ) -> None:
     model = make_dvp(family, use_adapter=use_adapter).eval()
-    tokenizer = BACKBONES[family].tokenizer(language_models[family])
+    tokenizer = BACKBONES[MODELS[family][0]].tokenizer(language_models[family])
     rows = [{"text": text, "labels": [0], "scores": [1.0]} for text in SENTENCES[:3]]
     trimmed, padded = (Collate(tokenizer, TASKS["vqa"], 7, 40, pad_to_max)(rows) for pad_to_max in (False, True))
     assert trimmed["input_ids"].shape[1] < padded["input_ids"].shape[1] == 40
@@ -108,7 +113,7 @@ def test_only_t5_as_published_keeps_its_padding(family: str, as_published: bool,
 
 @pytest.mark.parametrize(
     "family, use_adapter",
-    [(family, kind) for kind in (False, *ADAPTERS) for family in BACKBONES if type(kind) is bool or family == "bert"],
+    [*product(MODELS, [False]), *product(NAMED_FAMILIES, [True]), *product(["bert"], set(ADAPTERS) - {True})],
 )
 def test_the_forward_pass_is_one_graph(family: str, use_adapter: bool | str, make_dvp, batch_of) -> None:
     model, batch = make_dvp(family, use_adapter=use_adapter).eval(), batch_of(family)
@@ -136,7 +141,7 @@ def test_a_compiled_run_ends_as_any_other(
 # Gradients
 
 
-@FAMILIES
+@ALL
 def test_a_frozen_model_has_no_gradient_graph_below_the_prompt(family: str, make_dvp, batch_of, monkeypatch) -> None:
     model = make_dvp(family)
     model.backbone.requires_grad_(False)
@@ -152,21 +157,20 @@ def test_a_frozen_model_has_no_gradient_graph_below_the_prompt(family: str, make
     assert all(parameter.grad is not None for parameter in model.compressors.parameters() if parameter.requires_grad)
 
 
-@FAMILIES
-@pytest.mark.parametrize("use_adapter", [False, *ADAPTERS])
+@pytest.mark.parametrize("family, use_adapter", EACH)
 def test_checkpointed_gradients_are_the_same(
-    family: str, use_adapter: bool | str, configure, make_language_model, batch_of
+    family: str, use_adapter: bool | str, configure, settings_of, batch_of
 ) -> None:
-    none = {"bert": {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}, "t5": {"dropout_rate": 0.0}}
-    folder = make_language_model(family, **none.get(family, {}))
-    config = configure(f"dvp_adaption_{family}_vqa", tokenizer=folder, drop_rate=0.0, use_adapter=use_adapter)
+    config = configure("dvp_adaption_bert_vqa", **settings_of(family), drop_rate=0.0, use_adapter=use_adapter)
     gradients, runs = [], []
     for checkpointing in (False, True):
         torch.manual_seed(0)
         changed = config | {"gradient_checkpointing": checkpointing}
         model = build_module(changed, build_data(changed)).model.train()
+        for module in model.backbone.modules():
+            module.p = 0.0  # of every dropout
         calls: list[nn.Module] = []
-        inner = next(module for module in model.backbone.layers[0].modules() if isinstance(module, nn.Linear))
+        inner = next(module for module in model.backbone.layers[0].modules() if isinstance(module, nn.Linear | Conv1D))
         inner.register_forward_pre_hook(lambda layer, args, calls=calls: calls.append(layer))
         model(batch_of(family), 1).square().sum().backward()
         gradients.append({name: parameter.grad for name, parameter in trained_state(model).items()})

@@ -92,8 +92,9 @@ def test_16_bit_weights_are_the_stored_ones_rounded(family: str, stored: torch.d
 
 
 @pytest.mark.parametrize("family", BACKBONES)
-def test_a_16_bit_base_is_trained_beside_in_fp32(family: str, configure) -> None:
-    config = configure(f"dvp_adaption_{family}_vqa", use_adapter=True, precision="bf16", backbone_dtype="bfloat16")
+def test_a_16_bit_base_is_trained_beside_in_fp32(family: str, configure, settings_of) -> None:
+    bf16 = {"use_adapter": True, "precision": "bf16", "backbone_dtype": "bfloat16"}
+    config = configure("dvp_adaption_bert_vqa", **settings_of(family), **bf16)
     trainer = fit(config)
     module = trainer.lightning_module
     assert {parameter.dtype for parameter in trained_state(module).values()} == {torch.float32}

@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from tiny_world import MODELS
 
-from dvp.backbones import BACKBONES
 from dvp.checkpoints import trained_state
 from dvp.model import DVP
 
 LAYERS = 3  # of the tiny models in conftest
-FAMILIES = pytest.mark.parametrize("family", BACKBONES)
+FAMILIES = pytest.mark.parametrize("family", MODELS)
 
 
 @torch.no_grad()
@@ -46,6 +46,46 @@ def test_all_arms_at_once_equal_arm_by_arm(family: str, arms: int, make_dvp: Cal
     for layer, logits in together.items():
         torch.testing.assert_close(logits, model(batch, layer))
     assert not torch.allclose(together[0], together[2])
+
+
+@torch.no_grad()
+@FAMILIES
+@pytest.mark.parametrize("prompt_tokens", [1, 4])
+def test_more_prompts_are_seen_by_the_text_and_draw_arms_as_one_does(
+    family: str, prompt_tokens: int, make_dvp: Callable, batch_of: Callable
+) -> None:
+    model, batch = make_dvp(family, arms=LAYERS, prompt_tokens=prompt_tokens).eval(), batch_of(family)
+    together = model.forward_arms(batch, range(LAYERS))
+    for layer, logits in together.items():
+        torch.testing.assert_close(logits, model(batch, layer))
+    (compressor,) = model.compressors_at(1).values()
+    state, image = model.embed(batch)
+    length = state.hidden.shape[1]
+    assert model.inserts(1, image)[1](state).hidden.shape[1] == length + prompt_tokens
+    if prompt_tokens > 1:
+        compressor.queries.weight[-1] += 1  # the last of them alone
+        assert not torch.allclose(model(batch, 1), together[1])
+        torch.testing.assert_close(model(batch, 0), together[0])
+
+
+@torch.no_grad()
+@FAMILIES
+def test_at_a_second_layer_another_prompt_takes_the_place_of_the_first(
+    family: str, make_dvp: Callable, batch_of: Callable
+) -> None:
+    model, batch = make_dvp(family, arms=2, prompt_tokens=2).eval(), batch_of(family)
+    state, image = model.embed(batch)
+    for index in range(LAYERS):  # by hand
+        if index in (0, 2):
+            state = model.compressors[index // 2].insert(model.backbone, state, image.tokens)
+        state = model.backbone.run_layer(index, state)
+    both = model(batch, [2, 0])
+    torch.testing.assert_close(both, model.logits(state))
+    for compressor in model.compressors:  # each has its say: the first, whose prompt is gone, through the text
+        kept = compressor.merge.bias.clone()
+        compressor.merge.bias += 1
+        assert not torch.allclose(model(batch, [0, 2]), both)
+        compressor.merge.bias.copy_(kept)
 
 
 @FAMILIES

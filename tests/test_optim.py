@@ -1,9 +1,13 @@
 """Parameter groups, and how far torch's AdamW is from the published one over the four golden steps."""
 
+import subprocess
+import sys
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+import transformers
 from golden_cases import Case, cases
 from torch import Tensor, nn
 
@@ -93,3 +97,36 @@ def test_what_stands_in_no_golden_case_is_trained_too() -> None:
         weight.sum().backward()
         optimizer.step()
         assert (weight < before).all() and (frozen == 1).all()
+
+
+@pytest.mark.parametrize("updates, warmup", [(10, 0), (10, 3), (10, 0.25), (7, 7), (1, 0)])
+@pytest.mark.parametrize("power, end", [("constant", 0.0), ("cosine", 0.0), (1, 0.0), (2, 1e-5), (0.5, 1e-4)])
+def test_rates_are_those_of_transformers_schedules(
+    updates: int, warmup: int | float, power: int | float | str, end: float
+) -> None:
+    def rates(build: Callable[[torch.optim.Optimizer], Any]) -> list[float]:
+        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], 1e-3)
+        schedule, found = build(optimizer), []
+        for _ in range(updates):
+            found.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            schedule.step()
+        return found
+
+    count = int(updates * warmup) if isinstance(warmup, float) else warmup
+    theirs = {
+        "constant": lambda optimizer: transformers.get_constant_schedule_with_warmup(optimizer, count),
+        "cosine": lambda optimizer: transformers.get_cosine_schedule_with_warmup(optimizer, count, updates),
+    }.get(power) or (
+        lambda optimizer: transformers.get_polynomial_decay_schedule_with_warmup(
+            optimizer, count, updates + (count == updates), lr_end=end, power=power
+        )
+    )
+    assert rates(lambda optimizer: build_schedule(optimizer, updates, warmup, power, end)) == rates(theirs)
+
+
+def test_what_trains_does_not_import_peft() -> None:
+    """Which transformers' own schedules would, and bitsandbytes with it, wherever they are installed."""
+    words = "import sys, dvp.build; print({'peft', 'bitsandbytes'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

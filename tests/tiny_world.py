@@ -1,6 +1,7 @@
 """Tiny random models, tokenizers and data, written as real folders and files."""
 
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from dvp.backbones import BACKBONES
+from dvp.config import EXPERIMENTS
+from dvp.families import FAMILIES
 from dvp.tasks import TASKS
 
 SENTENCES = [
@@ -69,11 +72,36 @@ def _llama_tokenizer(folder: Path) -> dict[str, int]:
 
 
 def _byte_level_tokenizer(folder: Path) -> dict[str, int]:
-    tokenizer = ByteLevelBPETokenizer()
-    tokenizer.train_from_iterator(SENTENCES, vocab_size=320, special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
+    tokenizer, special = ByteLevelBPETokenizer(), ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    tokenizer.train_from_iterator(SENTENCES, vocab_size=320, show_progress=False, special_tokens=special)
     tokenizer.save_model(str(folder))  # vocab.json and merges.txt
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "RobertaTokenizer"}')
     return {"vocab_size": tokenizer.get_vocab_size()}
+
+
+def _tokenizer_json(folder: Path, **special: str) -> dict[str, int]:
+    tokenizer = ByteLevelBPETokenizer()
+    tokenizer.train_from_iterator(SENTENCES, vocab_size=320, show_progress=False)
+    tokenizer.add_special_tokens(list(special.values()))  # behind all words, as in the real ones
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps(special), encoding="utf-8")
+    return {"vocab_size": tokenizer.get_vocab_size()}
+
+
+def _modernbert_tokenizer(folder: Path) -> dict[str, int]:
+    return _tokenizer_json(folder, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]")
+
+
+def _gpt2_tokenizer(folder: Path) -> dict[str, int]:
+    return _tokenizer_json(folder, eos_token="<|endoftext|>")
+
+
+def _gemma_tokenizer(folder: Path) -> dict[str, int]:
+    ids = {"pad_id": 0, "eos_id": 1, "bos_id": 2, "unk_id": 3, "eos_piece": "<eos>", "bos_piece": "<bos>"}
+    size = _sentencepiece(folder / "tokenizer.model", vocab_size=320, model_type="bpe", byte_fallback=True,
+                          hard_vocab_limit=False, add_dummy_prefix=False, **ids)  # fmt: skip
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "GemmaTokenizer"}')
+    return {"vocab_size": size}
 
 
 TOKENIZERS: dict[str, Callable[[Path], dict[str, int]]] = {
@@ -81,6 +109,15 @@ TOKENIZERS: dict[str, Callable[[Path], dict[str, int]]] = {
     "T5Tokenizer": _t5_tokenizer,
     "LlamaTokenizer": _llama_tokenizer,
     "RobertaTokenizer": _byte_level_tokenizer,
+    "ModernBertTokenizer": _modernbert_tokenizer,
+    "GPT2Tokenizer": _gpt2_tokenizer,
+    "GemmaTokenizer": _gemma_tokenizer,
+}
+NAMED_FAMILIES = tuple(family for family in BACKBONES if f"dvp_search_{family}_vqa" in EXPERIMENTS)
+# What holds the promises of a language model: every family, and its members of the same model_type. Family, config
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{family: (family, {}) for family in BACKBONES},
+    **{name: (family, changes) for family, row in FAMILIES.items() for name, changes in row.members.items()},
 }
 
 
@@ -93,9 +130,10 @@ def shake(module: nn.Module, scale: float = 0.1) -> nn.Module:
     return module
 
 
-def write_language_model(folder: Path, family: str, **changes: Any) -> None:
-    """Write a random model of a family with its tokenizer, `changes` going into its config.json."""
-    backbone = BACKBONES[family]
+def write_language_model(folder: Path, model: str, **changes: Any) -> None:
+    """Write a random model of MODELS with its tokenizer, `changes` going into its config.json."""
+    family, own = MODELS[model]
+    backbone, changes = BACKBONES[family], own | changes
     settings = TOKENIZERS[backbone.tiny_tokenizer](folder) | backbone.tiny | changes
     torch.manual_seed(0)
     shake(backbone.model_class(backbone.model_class.config_class(**settings))).save_pretrained(folder)
@@ -103,7 +141,8 @@ def write_language_model(folder: Path, family: str, **changes: Any) -> None:
 
 def deep(family: str, layers: int) -> dict[str, int]:
     """The settings of a family's config that make it so many layers deep."""
-    return {name: layers for name in BACKBONES[family].tiny if name.endswith("layers")}
+    counts = {name: layers for name in FAMILIES[family].tiny if name.endswith(("layers", "n_layer"))}
+    return counts | ({"layer_types": None} if "layer_types" in FAMILIES[family].tiny else {})
 
 
 def write_clip(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """What is asked and what is answered: pictures of any kind and questions, looked at before a model is."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 from torch import Tensor
 
+from dvp.backbones.tokenizer import Tokenizer
 from dvp.errors import UserError
 from dvp.images import is_animated, open_image, take_image, upright
 
@@ -15,6 +17,7 @@ Collate = Callable[[list[dict[str, Any]]], dict[str, Any]]
 Picture = str | Path | bytes | Image.Image
 MOST_BYTES = 100 * 10**6  # of a picture's file
 MOST_CHARACTERS = 5000  # of a question or a hint; what of it is read is mostly far less, and said
+UNKNOWN, SPACE = {"[UNK]", "<unk>"}, "\u2581"  # how vocabularies write what they lack, and what begins a word
 
 
 class Candidate(NamedTuple):
@@ -98,6 +101,13 @@ def read_text(text: Any, what: str, needed: bool = True) -> tuple[str, tuple[str
     if len(text) <= MOST_CHARACTERS:
         return text, ()
     return text[:MOST_CHARACTERS], (f"the {what} has {len(text):,} characters, of which {MOST_CHARACTERS:,} are taken",)
+
+
+def all_unknown(tokenizer: Tokenizer, question: str) -> bool:
+    """Whether the vocabulary lacks every word of a question, so that the language model reads nothing but gaps."""
+    words = tokenizer.encode_all(re.findall(r"\w+", question))
+    written = [{tokenizer.piece(number) for number in ids} - {SPACE} for ids in words]
+    return bool(written) and all(pieces <= UNKNOWN for pieces in written)
 
 
 def _read(path: Any) -> tuple[bytes, str]:

@@ -3,12 +3,13 @@
 from typing import Any
 
 from dvp.answering.asked import Answer, Asked, Candidate, Collate
+from dvp.backbones.tokenizer import Tokenizer
 from dvp.data import QuestionReader
 from dvp.errors import UserError
 from dvp.model import DVP
 from dvp.tasks import Answerer
 
-__all__ = ["TAKES_CHOICES", "check", "count_cut", "reply", "row"]
+__all__ = ["TAKES_CHOICES", "check", "count_cut", "reply", "row", "tokenizer"]
 
 TAKES_CHOICES = False  # it chooses from its own vocabulary
 
@@ -25,6 +26,11 @@ def row(reader: QuestionReader, asked: Asked) -> dict[str, Any]:
     """The question as the reader's collate takes it."""
     found = {"text": asked.question, "labels": [], "scores": []}
     return found if reader.transform is None else found | {"pixel_values": reader.transform(asked.picture)}
+
+
+def tokenizer(reader: QuestionReader) -> Tokenizer:
+    """What makes tokens of the question."""
+    return reader.collate.tokenizer
 
 
 def count_cut(reader: QuestionReader, row: dict[str, Any]) -> tuple[int, int] | None:

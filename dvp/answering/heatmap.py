@@ -6,6 +6,7 @@ from typing import NamedTuple
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from dvp.encoders.preprocessing import Box
 from dvp.errors import UserError
 
 PANEL = 224  # pixels of a panel's longer side
@@ -17,9 +18,6 @@ FRAME = (0, 160, 255)  # around what the image encoder saw
 OPAQUE = 0.75  # of the largest weight's colour
 
 
-Box = tuple[float, float, float, float]  # left, top, right and bottom
-
-
 class Panel(NamedTuple):
     """The picture under the weights of one head, or of their mean, and what is to be said of them."""
 
@@ -27,14 +25,14 @@ class Panel(NamedTuple):
     title: str
 
 
-def draw_panels(picture: Image.Image, attention: Tensor | None, seen: Box) -> list[Panel]:
+def draw_panels(picture: Image.Image, attention: Tensor | None, seen: Box, prefix: int = 1) -> list[Panel]:
     """The picture, then it under the mean of the weights (heads, N) of its image tokens, then under each head's.
 
-    The first token is the class token. Each panel is scaled to its own largest weight, which its title tells; a frame
-    marks what the encoder saw. seen: which part of the picture that is. Raises UserError where there are no weights of
-    patches.
+    Each panel is scaled to its own largest weight, which its title tells; a frame marks what the encoder saw. seen:
+    which part of the picture that is. prefix: how many tokens stand before the patches', the class token first. Raises
+    UserError where there are no weights of patches.
     """
-    if attention is None or attention.shape[1] < 2:
+    if attention is None or attention.shape[1] < prefix + 1 or attention.shape[1] < 2:
         raise UserError("There is no heat map: this checkpoint looked at no picture; leave heatmap out.")
     picture, box = _around(picture, seen)
     scale = PANEL / max(picture.size)
@@ -44,14 +42,17 @@ def draw_panels(picture: Image.Image, attention: Tensor | None, seen: Box) -> li
     maps += [(f"head {number}", weights) for number, weights in enumerate(attention, start=1)]
     panels = [Panel(_panel(shown, None, place), "the picture")]
     for name, weights in maps:
-        title = f"{name}: {weights[1:].max():.1%}, class {weights[0]:.0%}"
-        panels.append(Panel(_panel(shown, weights, place), title))
+        patches = weights[prefix:]
+        title = f"{name}: {patches.max():.1%}"
+        title += f", class {weights[0]:.0%}" if prefix else ""
+        title += f", registers {weights[1:prefix].sum():.0%}" if prefix > 1 else ""
+        panels.append(Panel(_panel(shown, patches, place), title))
     return panels
 
 
-def draw_heatmap(picture: Image.Image, attention: Tensor | None, seen: Box) -> Image.Image:
+def draw_heatmap(picture: Image.Image, attention: Tensor | None, seen: Box, prefix: int = 1) -> Image.Image:
     """One image of the panels of `draw_panels` under their titles; raises UserError as that does."""
-    panels = draw_panels(picture, attention, seen)
+    panels = draw_panels(picture, attention, seen, prefix)
     columns, shown = min(COLUMNS, len(panels)), panels[0].image
     width, height = max(shown.width, WORDS) + MARGIN, shown.height + TITLE + MARGIN
     rows = math.ceil(len(panels) / columns)
@@ -65,12 +66,11 @@ def draw_heatmap(picture: Image.Image, attention: Tensor | None, seen: Box) -> I
     return page
 
 
-def _panel(shown: Image.Image, weights: Tensor | None, place: list[int]) -> Image.Image:
+def _panel(shown: Image.Image, patches: Tensor | None, place: list[int]) -> Image.Image:
     """The picture with the weights of its patches over it, nearest, as they are, and the frame."""
     panel = shown.copy()
     left, top, right, bottom = place
-    if weights is not None:
-        patches = weights[1:]
+    if patches is not None:
         side = math.isqrt(len(patches))
         levels = (255 * patches / patches.max()).round().byte().reshape(side, side)
         small = Image.fromarray(levels.numpy(), "L")

@@ -1,18 +1,20 @@
 """Questions of a JSONL file, answered line by line into another, where an interrupted run goes on."""
 
+import glob
+import itertools
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any, TextIO
 
 from tqdm import tqdm
 
 from dvp.answering.model import Answering, Prepared
 from dvp.checkpoints import digest
 from dvp.errors import UserError
-from dvp.files import write_json
+from dvp.files import locked, remove, write_json, writing_to
 
 FIELDS = {"image": str, "question": str, "choices": list, "hint": str, "caption": str}
 KEPT = (*FIELDS, "question_id")  # what of a question stands beside its answer
@@ -22,23 +24,34 @@ SHOWN = 5  # bad lines that the last sentence names
 def answer_file(answering: Answering, source: Path, to: Path | None, *, top: int, batch_size: int) -> None:
     """Answer every line of `source` that `to` does not answer yet, or, without `to`, all of them, printed.
 
-    Each answer is written as soon as it is known. A bad line is reported with its number, and the others are answered.
-    Raises UserError at the end where there were bad lines, and before anything where `to` holds other answers.
+    Each answer is written as soon as it is known. An interrupted run goes on with the batch that it was at, so that the
+    numbers are those of a run that never was. A bad line is reported with its number, and the others are answered.
+    Raises UserError at the end where there were bad lines, and before anything where `to` holds other answers, or where
+    another process writes there.
     """
+    with _alone(to):
+        _answer_file(answering, source, to, top=top, batch_size=batch_size)
+
+
+def _answer_file(answering: Answering, source: Path, to: Path | None, *, top: int, batch_size: int) -> None:
     about = {"format": 1, "checkpoint": digest(answering.config["load_path"])}
     about |= {key: answering.config[key] for key in ("answer_by", "max_new_tokens")}
-    done = _answered(to, about) if to else {}
     lines = list(_lines(source))
+    done = _answered(to, about) if to else {}
+    for number, line in lines:
+        if number in done:
+            _refuse_another(to, number, line, done[number])
+    if done and done.keys() < {number for number, _ in lines}:
+        done = _whole_batches(to, done, batch_size)
     bad: list[int] = []
     with _opened(to) as out, tqdm(total=len(lines), unit=" questions", file=sys.stderr) as bar:
         waiting: list[tuple[int, dict[str, Any], Prepared]] = []
         for number, line in lines:
+            if number in done:
+                bar.update()
+                continue
             try:
                 asked = _read(line)
-                if number in done:
-                    _refuse_another(to, number, asked, done[number])
-                    bar.update()
-                    continue
                 waiting.append((number, asked, _prepare(answering, asked, source.parent)))
             except Skipped as error:
                 bar.write(f"{source}, line {number}: {error}", file=sys.stderr)
@@ -110,8 +123,30 @@ def _answer(
     waiting.clear()
 
 
+@contextmanager
+def _alone(to: Path | None) -> Iterator[None]:
+    """Keep others out of a file of answers; what killed ones left of making its note is removed."""
+    if to is None:
+        yield
+        return
+    busy = UserError(f"to={to} is being written by another process: wait until it has ended, or give another place.")
+    with ExitStack() as held:
+        with writing_to(to):
+            held.enter_context(locked(to.with_name(f".{to.name}.lock"), busy))
+            for left in to.parent.glob(f".{glob.escape(to.with_suffix('.about.json').name)}.*.tmp"):
+                remove(left)
+        yield
+
+
 def _opened(to: Path | None) -> AbstractContextManager[TextIO]:
-    return open(to, "a", encoding="utf-8") if to else nullcontext(sys.stdout)
+    return _open(to, "a", encoding="utf-8") if to else nullcontext(sys.stdout)
+
+
+def _open(to: Path, mode: str, **options: str) -> IO:
+    try:
+        return open(to, mode, **options)
+    except OSError as error:
+        raise UserError(f"to={to} cannot be written ({error.strerror}): give another place.") from error
 
 
 def _answered(to: Path, about: dict[str, Any]) -> dict[int, dict[str, Any]]:
@@ -141,7 +176,22 @@ def _answered(to: Path, about: dict[str, Any]) -> dict[int, dict[str, Any]]:
         ) from error
 
 
-def _refuse_another(to: Path | None, number: int, asked: dict[str, Any], done: dict[str, Any]) -> None:
+def _whole_batches(to: Path, done: dict[int, dict[str, Any]], batch_size: int) -> dict[int, dict[str, Any]]:
+    """The answers of whole batches; those of the last, of which a part is missing, are cut off of `to`.
+
+    The last digits of a probability depend on what else is in a batch.
+    """
+    whole = len(done) - len(done) % batch_size
+    with _open(to, "r+b") as file:
+        file.truncate(sum(map(len, itertools.islice(file, whole))))
+    return dict(itertools.islice(done.items(), whole))
+
+
+def _refuse_another(to: Path, number: int, line: bytes, done: dict[str, Any]) -> None:
+    try:
+        asked = _read(line)
+    except Skipped:
+        asked = {}
     if any(done.get(name) != asked.get(name) for name in KEPT):
         raise UserError(
             f"to={to} answers another question in line {number} than is asked there now: give another place, or the "

@@ -12,12 +12,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from dvp.answering import chosen, written
-from dvp.answering.asked import Answer, Asked, Picture, read_picture, read_text
+from dvp.answering.asked import Answer, Asked, Picture, all_unknown, read_picture, read_text
+from dvp.answering.fetched import local_folder
 from dvp.build import build_for_questions
 from dvp.config import check, ex
 from dvp.data.datamodule import Reader
 from dvp.errors import UserError
-from dvp.kinds import KINDS
+from dvp.kinds import preprocessing_of
 from dvp.module import DVPModule
 from dvp.runs.devices import precision_of
 from dvp.runs.told import require_base, settings_told
@@ -43,7 +44,7 @@ class Answering(nn.Module):
         super().__init__()
         self.model = module.model
         self.task, self.reader, self.config = module.task, reader, config
-        self.insert_layer = module.best_layer
+        self.insert_layer, self.searched = module.best_layer, module.bandit is not None
         self.way, self.write = WAYS[module.task.kind], module.answer["test"]
         self.requires_grad_(False).eval()
 
@@ -106,14 +107,18 @@ class Answering(nn.Module):
         return self.way.TAKES_CHOICES
 
     @property
-    def layers(self) -> range:
+    def layers(self) -> list[int | list[int]]:
         """The layers at which it can answer: those of a search have a compressor each, else K alone."""
-        searched = len(self.model.compressors) > 1
-        return range(self.model.num_layers) if searched else range(self.insert_layer, self.insert_layer + 1)
+        return list(range(self.model.num_layers)) if self.searched else [self.insert_layer]
 
     def seen(self, picture: Image.Image) -> tuple[float, float, float, float]:
         """Left, top, right and bottom of the part of a picture that the image encoder sees, in its pixels."""
-        return KINDS[self.task.kind].seen(*picture.size, self.config["image_size"])
+        return preprocessing_of(self.config).seen(*picture.size)
+
+    @property
+    def prefix_tokens(self) -> int:
+        """How many image tokens stand before those of the patches: class token and registers, where there are any."""
+        return 0 if self.blind else self.model.vision.prefix_tokens
 
     def prepare(
         self,
@@ -130,6 +135,8 @@ class Answering(nn.Module):
             picture, notes = read_picture(image, self.config["turn_pictures"], where)
         question, more = read_text(question, "question")
         hint, of_hint = read_text(hint, "hint", needed=False)
+        if all_unknown(self.way.tokenizer(self.reader), question):
+            more += ("the language model knows no word of the question: they are all one unknown word to it",)
         asked = Asked(question, picture, tuple(choices), hint, caption, (*notes, *more, *of_hint))
         self.way.check(asked, sees=not self.blind)
         row = self.way.row(self.reader, asked)
@@ -144,7 +151,7 @@ class Answering(nn.Module):
     ) -> list[Answer]:
         """The answers to questions that were prepared, as one batch."""
         layer = self.insert_layer if insert_layer is None else insert_layer
-        if not 0 <= layer < self.model.num_layers:
+        if insert_layer is not None and not 0 <= layer < self.model.num_layers:
             raise UserError(
                 f"insert_layer={layer} is outside this model: give one from 0 to {self.model.num_layers - 1}."
             )
@@ -155,7 +162,7 @@ class Answering(nn.Module):
         ):
             rows = [one.row for one in prepared]
             answers = self.way.reply(self.model, self.reader, self.write, self._collate, rows, layer, top)
-        weights = maps[0].float().cpu() if maps else [None] * len(answers)  # (B, heads, N)
+        weights = maps[0].float().mean(1).cpu() if maps else [None] * len(answers)  # (B, heads, N), of all prompts
         return [
             replace(answer, notes=asked.notes, attention=None if asked.picture is None else found)
             for answer, (asked, _), found in zip(answers, prepared, weights, strict=True)
@@ -171,12 +178,12 @@ class Answering(nn.Module):
 
     @contextmanager
     def _looked_at(self, layer: int, wanted: bool) -> Iterator[list[Tensor]]:
-        """The attention maps (B, heads, N) of the compressor for `layer`, as they are used inside, if wanted."""
+        """The attention maps (B, P, heads, N) of the (first) compressor for `layer`, as used inside, if wanted."""
         maps: list[Tensor] = []
         if not wanted:
             yield maps
             return
-        module = self.model.compressor(layer).attention
+        module = next(iter(self.model.compressors_at(layer).values())).attention
         hook = module.register_forward_hook(lambda _, __, attention: maps.append(attention))
         try:
             yield maps
@@ -196,15 +203,18 @@ def load(
 ) -> Answering:
     """The model of a checkpoint folder; all that it needs is told by the checkpoint, no table is opened.
 
+    path: the folder, or the name (user/name) of an export on the Hugging Face hub, which is brought here once.
     tokenizer, clip_model: where the language model and the image encoder lie, if not where they lay in training.
     device: cpu, or cuda for a model that is held there as a test on it would hold it; it can be moved later with `.to`.
     precision: 16, 32, bf16 or auto; None: as it was trained. answer_by, max_new_tokens: the settings, of ScienceQA.
-    Raises UserError for a folder that is no checkpoint, base weights that are not there or others, and no GPU.
+    Raises UserError for a folder that is no checkpoint, base weights that are not there or others, no GPU, and a name
+    that the hub does not give.
     """
     on_gpu = torch.device(device).type != "cpu"
     if on_gpu and not torch.cuda.is_available():
         raise UserError(f"device={device} but torch finds no GPU here: take device=cpu.")
-    if Path(path).is_file():
+    path = local_folder(path)
+    if path.is_file():
         raise UserError(
             f"{path} is a file, as the published code's checkpoints are: they do not name their answers; test it with "
             "the tables at hand, or give a checkpoint folder."

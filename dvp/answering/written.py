@@ -5,13 +5,14 @@ from typing import Any
 import torch
 
 from dvp.answering.asked import Answer, Asked, Candidate, Collate
+from dvp.backbones.tokenizer import Tokenizer
 from dvp.errors import UserError
 from dvp.model import DVP
 from dvp.scienceqa.data import ProblemReader
 from dvp.scienceqa.text import ANSWER_STEM, LETTERS, answers_first, read_answer
 from dvp.tasks import Answerer
 
-__all__ = ["TAKES_CHOICES", "check", "count_cut", "reply", "row"]
+__all__ = ["TAKES_CHOICES", "check", "count_cut", "reply", "row", "tokenizer"]
 
 TAKES_CHOICES = True  # they and the hint come with the question
 
@@ -35,6 +36,11 @@ def row(reader: ProblemReader, asked: Asked) -> dict[str, Any]:
     found = {"problem": problem, "row": reader.encode(problem, has_image, reader.stems["test"])}
     found |= {"answer": 0, "num_choices": len(asked.choices), "question_id": ""}
     return found | ({"pixel_values": reader.transform(asked.picture)} if has_image and reader.transform else {})
+
+
+def tokenizer(reader: ProblemReader) -> Tokenizer:
+    """What makes tokens of the question."""
+    return reader.tokens
 
 
 def count_cut(reader: ProblemReader, row: dict[str, Any]) -> tuple[int, int] | None:

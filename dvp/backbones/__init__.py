@@ -1,4 +1,4 @@
-"""The language models, by the `model_type` in their config.json. A new one is a file and a line in the table."""
+"""The language models, by the `model_type` in their config.json: a kind of model, and the row of a family."""
 
 import importlib.util
 import logging
@@ -12,16 +12,24 @@ from torch import nn
 from transformers import AutoConfig, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 
 from dvp.backbones.base import LanguageBackbone, State
-from dvp.backbones.bert import Bert
-from dvp.backbones.llama import Llama
+from dvp.backbones.decoder import Decoder
+from dvp.backbones.encoder import Encoder
+from dvp.backbones.encoder_decoder import EncoderDecoder
 from dvp.backbones.meta import is_meta_folder, load_meta, meta_config
-from dvp.backbones.t5 import T5
 from dvp.backbones.tokenizer_files import vocabulary_file
 from dvp.errors import UserError
+from dvp.families import FAMILIES, require_family
 
 __all__ = ["BACKBONES", "LanguageBackbone", "State", "family_of", "load_backbone", "load_with_head"]
 
-BACKBONES: dict[str, type[LanguageBackbone]] = {"bert": Bert, "t5": T5, "llama": Llama}
+KINDS: dict[str, type[LanguageBackbone]] = {
+    "encoder": Encoder,
+    "encoder_decoder": EncoderDecoder,
+    "decoder": Decoder,
+}
+BACKBONES: dict[str, type[LanguageBackbone]] = {
+    family: type(family.capitalize(), (row, KINDS[row.kind]), {}) for family, row in FAMILIES.items()
+}
 
 WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
 
@@ -46,14 +54,13 @@ def family_of(name_or_path: str) -> str:
     elif name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1:
         raise UserError(f"There is no folder {name_or_path}: give a folder or a Hugging Face hub name.")
     try:
-        family = AutoConfig.from_pretrained(name_or_path).model_type
+        config = AutoConfig.from_pretrained(name_or_path).to_dict()
     except (OSError, ValueError) as error:
         raise UserError(
             f"The language model {name_or_path!r} could not be read ({str(error).splitlines()[0]}); without network, "
             f"copy its folder (config.json, tokenizer files, weights) here and pass tokenizer=./{folder.name}."
         ) from error
-    if family not in BACKBONES:
-        raise UserError(f"{name_or_path} is a {family!r} model: give one of {', '.join(BACKBONES)}.")
+    family = require_family(config, name_or_path)
     if folder.is_dir():
         vocabulary_file(name_or_path, BACKBONES[family].vocabulary)
     return family
@@ -73,8 +80,8 @@ def load_with_head(
 ) -> tuple[LanguageBackbone, nn.Module]:
     """The same, and the language model's own head, which maps hidden states to the vocabulary."""
     backbone = BACKBONES[family_of(name_or_path)]
-    if backbone.headed_class is None:
-        having = ", ".join(name for name, one in BACKBONES.items() if one.headed_class)
+    if backbone.headed is None:
+        having = ", ".join(name for name, row in FAMILIES.items() if row.headed)
         raise UserError(f"{name_or_path} does not write texts here: give a model of {having}.")
     model = _load(backbone, name_or_path, backbone.headed_class, **options)
     return backbone(model.get_decoder(), as_published), model.get_output_embeddings()
@@ -98,7 +105,9 @@ def _load(
     if empty:
         config = meta_config(Path(name_or_path)) if is_meta_folder(Path(name_or_path)) else _config_of(name_or_path)
         with torch.device("meta"):
-            return model_class._from_config(config, dtype=dtype, attn_implementation="sdpa", **backbone.model_options)
+            return model_class._from_config(
+                config, dtype=dtype, attn_implementation=backbone.attention, **backbone.model_options
+            )
     if is_meta_folder(Path(name_or_path)):
         if quantize:
             raise UserError(
@@ -108,7 +117,8 @@ def _load(
         model = load_meta(Path(name_or_path), dtype)
         model = model if isinstance(model, model_class) else model.get_decoder()
     else:
-        model = _from_huggingface(name_or_path, model_class, backbone.model_options, dtype, quantize)
+        options = backbone.model_options | {"attn_implementation": backbone.attention}
+        model = _from_huggingface(name_or_path, model_class, options, dtype, quantize)
     if gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return model.train()  # it comes in eval mode, without dropout and checkpointing
@@ -130,9 +140,7 @@ def _from_huggingface(
         config.dtype = None  # of the files then, which may differ from what config.json says
         options["dtype"] = "auto"
     try:
-        model, report = model_class.from_pretrained(
-            name_or_path, attn_implementation="sdpa", output_loading_info=True, **options
-        )
+        model, report = model_class.from_pretrained(name_or_path, output_loading_info=True, **options)
     except (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
         raise UserError(f"The weights in {name_or_path} cannot be read ({error}): copy them again.") from error
     if report["missing_keys"] or report["mismatched_keys"]:

@@ -3,17 +3,22 @@
 Legend: B batch, T text tokens (with what is in front of them), S encoder tokens (T5), D hidden, P prompt tokens.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
+import transformers
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from dvp.backbones.tokenizer import Tokenizer, Vocabulary
+from dvp.backbones.tokenizer import Tokenizer
 from dvp.backbones.tokenizer_files import find_file, load_tokenizer
 from dvp.cpu.dropout import replace_dropout
+from dvp.families import Family
 from dvp.files import read_json
+
+FULL, SLIDING = "full_attention", "sliding_attention"  # what transformers calls layers without and with a window
 
 
 @dataclass(frozen=True)
@@ -27,15 +32,16 @@ class State:
     pictured: Tensor | None = None  # (B,) bool, rows that get a prompt; None: all
     prompt_hidden: bool = False  # whether the text does not see the prompt, as published in ScienceQA
     mask: Tensor | None = None  # the layers' attention mask, made from keep
-    positions: Any = None  # T5: relative position bias; LLaMA: rotary cosines and sines
+    near: Tensor | None = None  # the same for layers with a window
+    positions: Any = None  # T5: relative position bias; else rotary cosines and sines by the type of layer
     memory: Tensor | None = None  # T5: encoder output (B, S, D)
     memory_mask: Tensor | None = None  # T5: attention mask over the memory
     fixed_query: Tensor | None = None  # T5: (B, 1, D), the same at every layer
-    asking: Tensor | None = None  # LLaMA: (B, T) bool, the positions whose mean asks the compressor
-    read: tuple[Tensor, Tensor] | None = None  # LLaMA: rows and positions (R,) that are read out
-    places: Tensor | None = None  # LLaMA, while generating: positions (B, T) of hidden, and
+    asking: Tensor | None = None  # decoders: (B, T) bool, the positions whose mean asks the compressor
+    read: tuple[Tensor, Tensor] | None = None  # decoders: rows and positions (R,) that are read out
+    places: Tensor | None = None  # decoders, while generating: positions (B, T) of hidden, and
     columns: Tensor | None = None  # those (B, C) of all that it looks at: what the cache holds, and hidden
-    cache: Any = None  # LLaMA, while generating: keys and values of the earlier tokens
+    cache: Any = None  # decoders, while generating: keys and values of the earlier tokens
 
     def rows(self, chosen: slice) -> "State":
         """The state of some of the rows."""
@@ -46,34 +52,33 @@ class State:
         return replace(self, **{name: torch.cat([part, getattr(other, name)]) for name, part in self._parts()})
 
     def _parts(self) -> list[tuple[str, Tensor]]:
-        names = ("hidden", "keep", "pictured", "mask", "memory", "memory_mask", "fixed_query", "asking")
+        names = ("hidden", "keep", "pictured", "mask", "near", "memory", "memory_mask", "fixed_query", "asking")
         return [(name, getattr(self, name)) for name in names if getattr(self, name) is not None]
 
 
-class LanguageBackbone(nn.Module):
-    """A Hugging Face language model whose layers are run one at a time.
+class _Named:
+    """A class of transformers by the name that a row gives: looked up when it is asked for, since each takes time."""
+
+    def __init__(self, column: str):
+        self.column = column
+
+    def __get__(self, backbone: Any, row: type[Family]) -> type[PreTrainedModel] | None:
+        name = getattr(row, self.column)
+        return name and getattr(transformers, name)
+
+
+class LanguageBackbone(nn.Module, Family):
+    """A Hugging Face language model whose layers are run one at a time: a kind of model, with the row of a family.
 
     Knows nothing of images, tasks or the search. Hugging Face layer signatures stay in the subclasses.
     """
 
-    model_class: ClassVar[type[PreTrainedModel]]
-    headed_class: ClassVar[type[PreTrainedModel] | None] = None  # the same with a head that writes, if it has one
-    model_options: ClassVar[dict] = {}  # further arguments of from_pretrained
-    adapter_sites: ClassVar[tuple[str, ...]]  # endings of the module names whose output goes through an adapter
+    model_class = _Named("architecture")
+    headed_class = _Named("headed")
     adapter: ClassVar[dict]  # reduction, activation and initialisation of the adapters
-    trained_beside_adapters: ClassVar[str]  # regular expression over parameter names
-    peft_targets: ClassVar[dict[str, list[str]]] = {}  # by PEFT's method (LORA, IA3), where PEFT itself knows none
     compressor_width: ClassVar[int | None] = None  # inner width of the compressor; None: that of the language model
     token_types: ClassVar[bool] = True  # whether the compressor marks text and prompt with a type embedding
     head_width: ClassVar[float] = 2.0  # middle width of the classifier, in hidden sizes
-    vocabulary: ClassVar[Vocabulary]  # the tokenizer's own file and special tokens
-    free_vocabulary: ClassVar[bool] = True  # whether its licence lets anyone hand the tokenizer's files on
-    pad_id: ClassVar[int] = 0  # of positions that nothing attends to
-
-    # What the tests make and expect
-    tiny: ClassVar[dict[str, int]]  # a config of 3 layers, 32 wide, with 4 heads
-    tiny_tokenizer: ClassVar[str]  # the class in transformers
-    adapters_per_layer: ClassVar[dict[str, int]]  # by the name of the stack of layers
     read_token: ClassVar[str] = "first"  # of the text, or "last"
 
     def __init__(self, model: PreTrainedModel, as_published: bool = False):
@@ -83,10 +88,21 @@ class LanguageBackbone(nn.Module):
         self.adapted: dict[str, Any] = {}  # what a checkpoint tells of its adapters
         self.as_published = as_published
 
+    def part(self, name: str) -> Any:
+        """A part of the model by what its kind calls it."""
+        return self.model.get_submodule(self.parts[name])
+
     @property
     def layers(self) -> nn.ModuleList:
         """The layers before any of which the prompt can be inserted."""
-        raise NotImplementedError
+        return self.part("layers")
+
+    @property
+    def layer_types(self) -> Sequence[str]:
+        """Of every layer whether it looks at all of the text (FULL) or at what is in its window (SLIDING)."""
+        config = self.model.config
+        all_alike = SLIDING if getattr(config, "sliding_window", None) else FULL
+        return getattr(config, "layer_types", None) or [all_alike] * len(self.layers)
 
     @property
     def hidden_size(self) -> int:
@@ -118,6 +134,26 @@ class LanguageBackbone(nn.Module):
     def run_layer(self, index: int, state: State) -> State:
         """The state after layer `index` of the Hugging Face model."""
         raise NotImplementedError
+
+    def rotary_positions(self, hidden: Tensor, places: Tensor) -> dict[str, Any] | None:
+        """Cosines and sines of places (B or 1, T) by the type of layer; None where positions are added to the words."""
+        if self.rotary is None:
+            return None
+        types = dict.fromkeys(self.layer_types)
+        if self.rotary == "shared":
+            return dict.fromkeys(types, self.model.rotary_emb(hidden, places))
+        return {kind: self.model.rotary_emb(hidden, places, kind) for kind in types}
+
+    def prompted(self, state: State, places: Tensor) -> Tensor:
+        """Which of the places (B or 1, T) hold a prompt, which is in every window. (B or 1, T)"""
+        slot = (places >= state.slot.start) & (places < state.slot.stop)
+        return slot if state.pictured is None else slot & state.pictured[:, None]
+
+    def layer_options(self, index: int, state: State) -> dict[str, Any]:
+        """The mask of layer `index`, and its positions, as transformers' layers without a memory take them."""
+        kind = self.layer_types[index]
+        positions = {"position_embeddings": state.positions[kind]} if state.positions else {}
+        return {"attention_mask": state.near if kind == SLIDING else state.mask} | positions
 
     def query(self, state: State) -> Tensor:
         """What the compressor asks the image with, (B, 1, D)."""

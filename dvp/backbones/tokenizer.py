@@ -12,18 +12,6 @@ from dvp.errors import UserError
 
 
 @dataclass(frozen=True)
-class Vocabulary:
-    """What a family's texts are made of: its own file, and the tokens before and after a text.
-
-    Of each token the name that tokenizer_config.json has for it, and how it is usually written.
-    """
-
-    file: str
-    begin: tuple[str, str] | None
-    end: tuple[str, str]
-
-
-@dataclass(frozen=True)
 class Tokenizer:
     """The tokenizer in a file. Called with texts it makes a batch; `encode` and `decode` know no special tokens.
 

@@ -20,8 +20,9 @@ from sentencepiece import SentencePieceProcessor
 from tokenizers import models, normalizers, pre_tokenizers
 from transformers import AutoTokenizer
 
-from dvp.backbones.tokenizer import Tokenizer, Vocabulary
+from dvp.backbones.tokenizer import Tokenizer
 from dvp.errors import UserError
+from dvp.families import Vocabulary
 from dvp.files import read_json
 
 FALLBACK, SETTINGS = "tokenizer.json", "tokenizer_config.json"

@@ -14,11 +14,16 @@ SHARED = (("model.head.", "head"), ("model.prefix.", "prefix"), ("model.backbone
 
 
 def at_layer(
-    weights: dict[str, Tensor], description: dict[str, Any], layer: int
+    weights: dict[str, Tensor], description: dict[str, Any], layer: int | list[int]
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The weights and the description of a search's checkpoint as those of a training at `layer`."""
-    own = f"{COMPRESSORS}{layer}."
-    kept = {name.replace(own, f"{COMPRESSORS}0."): one for name, one in weights.items() if _of_layer(name, own)}
+    kept = {name: one for name, one in weights.items() if not name.startswith(COMPRESSORS)}
+    for number, arm in enumerate(_arms(layer)):
+        own = f"{COMPRESSORS}{arm}."
+        mine = {
+            name.replace(own, f"{COMPRESSORS}{number}."): one for name, one in weights.items() if name.startswith(own)
+        }
+        kept |= mine
     return kept, description | {"search_stage": False, "insert_layer": layer}
 
 
@@ -48,15 +53,16 @@ def without_adapters(
     return own | kept, description | settled
 
 
-def taken_parts(weights: dict[str, Tensor], layer: int) -> str:
+def taken_parts(weights: dict[str, Tensor], layer: int | list[int]) -> str:
     """What a run at `layer` takes of a search's checkpoint with these weights, and what it leaves, in words."""
     arms = sorted({int(name.split(".")[2]) for name in weights if name.startswith(COMPRESSORS)})
     shared = [name for name in weights if not name.startswith(COMPRESSORS)]
     adapted = any(map(is_adapter, shared))
     words = SHARED if adapted else (*SHARED[:-1], (SHARED[-1][0], "language model"))
     found = {next(word for begin, word in words if name.startswith(begin)) for name in shared if not is_adapter(name)}
-    parts = [f"compressor {layer}", *(["adapters"] if adapted else []), *(w for _, w in words if w in found)]
-    left = ", ".join(str(arm) for arm in arms if arm != layer)
+    arms_taken = [f"compressor {arm}" for arm in _arms(layer)]
+    parts = [*arms_taken, *(["adapters"] if adapted else []), *(word for _, word in words if word in found)]
+    left = ", ".join(str(arm) for arm in arms if arm not in _arms(layer))
     return f"{', '.join(parts)}; the compressors of {left} are left"
 
 
@@ -65,5 +71,5 @@ def is_adapter(name: str) -> bool:
     return ADAPTER.search(name) is not None
 
 
-def _of_layer(name: str, own: str) -> bool:
-    return name.startswith(own) or not name.startswith(COMPRESSORS)
+def _arms(layer: int | list[int]) -> list[int]:
+    return layer if isinstance(layer, list) else [layer]

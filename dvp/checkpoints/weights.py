@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from dvp.errors import UserError
 
@@ -92,7 +93,8 @@ def fingerprint(
     named = sorted(((renamed(name), parameter) for name, parameter in module.named_parameters()), key=itemgetter(0))
     for name, parameter in named:
         if frozen(name) if frozen else not parameter.requires_grad:
-            values = parameter.detach().flatten()
+            whole = parameter.full_tensor() if isinstance(parameter, DTensor) else parameter  # asked on all ranks
+            values = whole.detach().flatten()
             sample = values[:: max(1, len(values) // SAMPLED)].float().cpu()
             digest.update(f"{name} {tuple(parameter.shape)}".encode())
             digest.update(sample.numpy().tobytes())

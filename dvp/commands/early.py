@@ -6,10 +6,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dvp.config import LANGUAGE_MODELS, SHAPES
+from dvp.config import SHAPES
 from dvp.config.rules import PEFT
+from dvp.encoders import read_folder, require_size
 from dvp.errors import UserError
-from dvp.files import EXPORTED, RESUME_WORDS, description_name, read_json
+from dvp.families import FAMILIES, require_family
+from dvp.files import EXPORTED, RESUME_WORDS, description_name, read_description, read_json
 from dvp.manifest import finish
 from dvp.runs.folder import RANKS
 from dvp.tasks import TASKS
@@ -18,6 +20,7 @@ from dvp.tasks import TASKS
 def check_start(config: dict[str, Any]) -> None:
     """Raise UserError where a checked config asks for what this machine does not have: files, a layer, a package."""
     check_data(config)
+    check_search_saw(config)
     check_language_model(config)
     check_image_encoder(config["clip_model"], config["image_size"])
     check_packages(config)
@@ -52,6 +55,19 @@ def missing_tables(config: dict[str, Any]) -> list[Path]:
     splits = reads.tested(config["test_split"]) if config["test_only"] else reads.train
     paths = [Path(config["data_root"]) / f"{reads.files}_{split}.arrow" for split in splits]
     return [path for path in paths if not path.is_file()]
+
+
+def check_search_saw(config: dict[str, Any]) -> None:
+    """Raise UserError where a run that sees would start from the weights of a search that did not."""
+    path = str(config["load_path"] or "")
+    if config["image_tokens"] == "zero" or not path or not Path(path).is_dir():
+        return
+    description = read_description(path)
+    if description.get("search_stage") and description.get("blind"):
+        raise UserError(
+            f"load_path={path} is of a blind search (image_tokens=zero), which saw no picture and tells no K: give one "
+            "of a search that sees, or begin anew at insert_layer=<K>."
+        )
 
 
 def check_devices(num_gpus: int, strategy: str) -> None:
@@ -122,22 +138,25 @@ def check_language_model(config: dict[str, Any]) -> None:
     folder = config["tokenizer"]
     _check_place("tokenizer", folder)
     model = _read_model(folder)
-    if model is None:
+    if not model or "model_type" not in model:
         return
-    family = str(model.get("model_type")).upper()
-    if family in LANGUAGE_MODELS and family != config["language_model"]:
+    family = require_family(model, folder)
+    if family.upper() != config["language_model"]:
         raise UserError(
-            f"language_model={config['language_model']} but tokenizer={folder} holds a {family} model: "
+            f"language_model={config['language_model']} but tokenizer={folder} holds a {family.upper()} model: "
             "make the two agree."
         )
-    layers = model.get("num_decoder_layers") or model.get("num_layers") or model.get("num_hidden_layers")
+    counts = ("num_decoder_layers", "num_layers", "num_hidden_layers", "n_layer")
+    layers = next((model[key] for key in counts if model.get(key)), None)
     layer = config["insert_layer"]
-    if not config["search_stage"] and isinstance(layers, int) and layer != "auto" and layer >= layers:
+    several = layer if isinstance(layer, list) else [] if layer == "auto" else [layer]
+    if not config["search_stage"] and isinstance(layers, int) and any(one >= layers for one in several):
         raise UserError(
             f"insert_layer={layer} is outside this model: {folder} has layers 0 to {layers - 1}; give one of these."
         )
-    positions = model.get("max_position_embeddings")
-    if family == "BERT" and isinstance(positions, int) and config["max_text_len"] > positions:
+    positions, first = model.get("max_position_embeddings", model.get("n_positions")), FAMILIES[family].first_position
+    positions = positions - first if isinstance(positions, int) and first is not None else None
+    if positions and config["max_text_len"] > positions:
         raise UserError(
             f"max_text_len={config['max_text_len']} is too long: {folder} has {positions} positions; "
             f"set max_text_len={positions} or less."
@@ -145,13 +164,11 @@ def check_language_model(config: dict[str, Any]) -> None:
 
 
 def check_image_encoder(folder: str, image_size: int) -> None:
-    """Raise UserError where config.json in the folder tells of pictures of another size."""
+    """Raise UserError where the files in the folder tell of pictures of another size, or of no encoder that works."""
     _check_place("clip_model", folder)
-    model = _read_model(folder) or {}
-    inner = model.get("vision_config")
-    takes = (inner if isinstance(inner, dict) else model).get("image_size", image_size)
-    if takes != image_size:
-        raise UserError(f"image_size={image_size} but {folder} takes {takes} pixels: set image_size={takes}.")
+    if told := read_folder(folder):
+        takes, patch = told.settings.get("image_size"), told.settings.get("patch_size")
+        require_size(folder, told.row, image_size, takes, patch)
 
 
 def _read_model(folder: str) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from sacred.run import Run
 from dvp.commands.early import check_checkpoint, check_devices, check_launcher, check_start
 from dvp.commands.idle import idle, unread
 from dvp.config import check, check_values, ex, one_task
+from dvp.encoders import read_folder
 from dvp.errors import UserError
 from dvp.files import is_published, read_description, require_writable
 from dvp.runs.compiled import place_compiled
@@ -87,6 +88,8 @@ def before_a_run(config: dict[str, Any], command_name: str, logger: Logger) -> d
         for key in ("load_path", "resume_from"):
             check_checkpoint(key, config[key])
     known = TOLD.get(command_name, lambda config: {})(config)
+    if command_name in (*OBSERVED, "encode", "doctor"):
+        known = _size_of_encoder(config | known) | known
     if command_name in (*OBSERVED, "encode"):
         check_devices(config["num_gpus"], config["strategy"])  # before it is asked what fits on a device
         checked = check(config | known)
@@ -140,6 +143,20 @@ def _told_if_whole(config: dict[str, Any]) -> dict[str, Any]:
         return _told_by_checkpoint(config)
     except UserError:
         return {}
+
+
+def _size_of_encoder(config: dict[str, Any]) -> dict[str, Any]:
+    """The size of pictures that the image encoder's files name, where the setting is at its default.
+
+    Nothing of files at fault, of which the checks tell.
+    """
+    if config["image_size"] != ex.settings["image_size"]:
+        return {}
+    try:
+        told = read_folder(str(config["clip_model"]))
+    except UserError:
+        return {}
+    return {"image_size": told.prepared.size} if told else {}
 
 
 def _base_of_checkpoint(config: dict[str, Any]) -> dict[str, Any]:

@@ -24,10 +24,11 @@ def what_next(config: dict[str, Any], trainer: "pl.Trainer", named: Sequence[str
     folder = Path(trainer.default_root_dir)
     checkpoint = trainer.checkpoint_callback.best_model_path or str(folder / "checkpoints" / "last.ckpt")
     if not trainer.lightning_module.bandit:
-        lines = _after_training(config, checkpoint, named, typed)
+        head, lines = "Next:", _after_training(config, checkpoint, named, typed)
     else:
-        lines = [_after_search(config, trainer, folder / "checkpoints" / "last.ckpt", named, typed)]
-    return "\n".join(["Next:", *(f"  {line}" for line in lines)])
+        head, line = _after_search(config, trainer, folder / "checkpoints" / "last.ckpt", named, typed)
+        lines = [line]
+    return "\n".join([head, *(f"  {line}" for line in lines)])
 
 
 def _after_training(config: dict[str, Any], checkpoint: str, named: Sequence[str], typed: dict[str, Any]) -> list[str]:
@@ -42,14 +43,19 @@ def _after_training(config: dict[str, Any], checkpoint: str, named: Sequence[str
 
 def _after_search(
     config: dict[str, Any], trainer: "pl.Trainer", last: Path, named: Sequence[str], typed: dict[str, Any]
-) -> str:
+) -> tuple[str, str]:
+    """What to do, and its command."""
+    kept = {name: value for name, value in typed.items() if name not in STARTS}
+    if config["image_tokens"] == "zero":
+        sees = {name: value for name, value in kept.items() if name != "image_tokens"}
+        return "This search was blind, and tells no K. Next, one that sees:", command(named, sees)
     if not trainer.lightning_module.bandit.verdict().found:
         key = "max_epoch" if config["max_steps"] is None else "max_steps"
-        kept = {name: value for name, value in typed.items() if name not in STARTS}
-        return command(named, kept | {"resume_from": str(last), key: LONGER * config[key]})
+        longer = kept | {"resume_from": str(last), key: LONGER * config[key]}
+        return "Next, twice as long in all, which may still be too short:", command(named, longer)
     kept = {key: value for key, value in typed.items() if key not in OWN}
     words = [word.replace("dvp_search_", "dvp_adaption_") if word in NAMED else word for word in named]
-    return command(words, kept | {"start_from": "search"})
+    return "Next:", command(words, kept | {"start_from": "search"})
 
 
 def command(named: Sequence[str], settings: dict[str, Any]) -> str:

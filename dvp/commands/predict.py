@@ -100,7 +100,8 @@ def _answer_one(answering: Any, asked: dict[str, Any], top: int, as_json: bool, 
         from dvp.files import write_whole
 
         picture = prepared.asked.picture
-        page = draw_heatmap(picture, answer.attention, answering.seen(picture) if picture else (0, 0, 0, 0))
+        seen = answering.seen(picture) if picture else (0, 0, 0, 0)
+        page = draw_heatmap(picture, answer.attention, seen, answering.prefix_tokens)
         write_whole(Path(heatmap), lambda place: page.save(place, "PNG"))
     for note in answer.notes:
         print(f"{note[0].upper()}{note[1:]}.", file=sys.stderr)

@@ -67,7 +67,7 @@ def _collected(config: dict[str, Any], trainer: "pl.Trainer", named: Sequence[st
         groups=data.reader.groups,
         answered=_answered(trainer, best) if best else "",
         scored=_scored(data, best) if best else [],
-        examples=list(_examples(config, data, best)) if best else [],
+        examples=list(_examples(config, data, best, module.model.vision)) if best else [],
     )
 
 
@@ -138,30 +138,33 @@ def _chosen(data: Any, best: "Validation") -> "list[Answered]":
     return right + [row for row in order if row.score < RIGHT][:EXAMPLES]
 
 
-def _examples(config: dict[str, Any], data: Any, best: "Validation") -> "Iterator[Example]":
+def _examples(config: dict[str, Any], data: Any, best: "Validation", vision: Any) -> "Iterator[Example]":
     from dvp.report.training import Example
 
     for row in _chosen(data, best):
         told = _told(data, row)
-        pictures = _pictures(config, data, told.picture, best.looked.get((row.split, row.item))) if told.picture else ()
+        weights = best.looked.get((row.split, row.item))
+        pictures = _pictures(config, data, told.picture, weights, vision) if told.picture else ()
         yield Example(told.question, row.text, told.right, row.score, pictures)
 
 
-def _pictures(config: dict[str, Any], data: Any, place: tuple[Any, int], weights: Any) -> tuple[bytes, ...]:
+def _pictures(
+    config: dict[str, Any], data: Any, place: tuple[Any, int], weights: Any, vision: Any
+) -> tuple[bytes, ...]:
     """The picture, and under the weights of its image tokens where it was seen, as JPEG."""
     from dvp.answering.heatmap import PANEL, draw_panels
     from dvp.data.arrow import picture_bytes, place_of
     from dvp.images import open_image, upright
-    from dvp.kinds import KINDS
+    from dvp.kinds import preprocessing_of
 
     table, row = place
     picture = open_image(picture_bytes(table, row), place_of(table, row))
     picture = upright(picture) if config["turn_pictures"] else picture
-    seen = KINDS[data.task.kind].seen(*picture.size, config["image_size"])
     if data.reader.transform is None or weights is None:
         picture.thumbnail((PANEL, PANEL))
         return (_jpeg(picture),)
-    shown, mean, *_ = draw_panels(picture, weights[None], seen)  # the mean of all heads as one
+    seen = preprocessing_of(config).seen(*picture.size)
+    shown, mean, *_ = draw_panels(picture, weights[None], seen, vision.prefix_tokens)  # the mean of all heads as one
     return _jpeg(shown.image), _jpeg(mean.image)
 
 

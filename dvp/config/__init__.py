@@ -10,10 +10,10 @@ Of two named configs the later wins, so `shapes` goes last; `key=value` beats bo
 from collections.abc import Sequence
 from typing import Any
 
+from dvp.config.contradictions import contradictions
 from dvp.config.defaults import ex
 from dvp.config.experiments import (
     EXPERIMENTS,
-    LANGUAGE_MODELS,
     NAMED,
     SCIENCE_QA_EXPERIMENTS,
     SHAPES,
@@ -22,12 +22,11 @@ from dvp.config.experiments import (
     Shapes,
     shapes_settings,
 )
-from dvp.config.rules import RULES, check, check_values, contradictions, fill, one_task, passes_of
+from dvp.config.rules import RULES, check, check_values, fill, one_task, passes_of
 from dvp.config.saved import is_saved, read_saved
 
 __all__ = [
     "EXPERIMENTS",
-    "LANGUAGE_MODELS",
     "NAMED",
     "RULES",
     "SCIENCE_QA_EXPERIMENTS",

@@ -11,12 +11,12 @@ from typing import Any
 
 from colorama import colorama_text
 from sacred import Experiment
-from sacred.utils import ensure_wellformed_argv, format_sacred_error
+from sacred.utils import ensure_wellformed_argv
 
 from dvp.config.help import BEGIN, help_for
 from dvp.config.rules import TEXTS, check_value
 from dvp.config.saved import is_saved, read_saved
-from dvp.errors import Stopped, UserError
+from dvp.errors import Stopped, UserError, end_with
 
 # What Sacred says of settings that may be of several types, beside a sentence, and of runs that are not written down
 NOISE = ("Changed type of config entry", "Failed after", "No observers have been added")
@@ -53,15 +53,22 @@ class CommandLine(Experiment):
                 sys.exit(0)
             self.check_command_line(*self._in_place(words))
         except UserError as error:
-            print(format_sacred_error(error, ""), file=sys.stderr)
-            sys.exit(1)
+            end_with(error)
         with colorama_text():  # it takes colour codes out of what goes to no terminal
             return super().run_commandline([program, *map(_quote, words)])
 
     def run(self, *args: Any, **options: Any) -> Any:
-        """Run a command; one that was told to stop ends with its exit code, without a traceback."""
+        """Run a command; one that was typed ends with an exit code, without a traceback, where it is told to or must.
+
+        Sacred's options --debug and --pdb get the error itself.
+        """
         try:
             return super().run(*args, **options)
+        except UserError as error:
+            typed = options.get("options") or {"--debug": True}
+            if typed.get("--debug") or typed.get("--pdb"):
+                raise
+            end_with(error)
         except Stopped as stopped:
             sys.exit(stopped.code)
         except KeyboardInterrupt:

@@ -1,5 +1,7 @@
 """Every setting with its default and its meaning, which `print_config` and `help <setting>` show."""
 
+import inspect
+import re
 from pathlib import Path
 
 from sacred import SETTINGS
@@ -32,14 +34,14 @@ def defaults():
     save_every = "10 minutes"  # between checkpoints to go on from: minutes, or as a whole number updates
 
     # Image
-    clip_model = "ViT-B/16"  # ViT-B/16, ViT-B/32, ViT-L/14, an archive of OpenAI's, or a Hugging Face folder
-    image_size = 224  # pixels
+    clip_model = "ViT-B/16"  # ViT-B/16, ViT-B/32, ViT-L/14, an archive of OpenAI's, or a folder of CLIP, SigLIP or DINO
+    image_size = 224  # pixels; where it is left out, what the folder of clip_model says
     turn_pictures = False  # True: pictures whose EXIF says that they lie on their side are turned upright
     image_tokens = "auto"  # live: always; cache: once, before training; auto: once, meanwhile, if faster; zero: blind
     image_tokens_on = "host"  # host: fetched batch by batch; device: all held there (VQAv2 train and val: 37 GB)
 
     # Text
-    language_model = "BERT"  # BERT, T5 or LLAMA; must be what the tokenizer folder holds
+    language_model = "BERT"  # its family: BERT, ROBERTA, T5, LLAMA, QWEN3 ...; must be what the tokenizer folder holds
     tokenizer = "bert-base-uncased"  # tokenizer and weights: a Hugging Face folder or hub name
     max_text_len = 16  # tokens, as_published not of LLaMA; ScienceQA: positions, with those of image and prefix
     bucket_by_length = False  # True: texts of like length share a batch, for less padding; ScienceQA: always
@@ -49,7 +51,8 @@ def defaults():
     max_new_tokens = 64  # ScienceQA: tokens generated at most
 
     # Model
-    insert_layer = 0  # K, from 0; auto: what the newest search of this model and task found
+    insert_layer = 0  # K, from 0; auto: what the newest search found; [1,2]: a prompt anew at each of these
+    prompt_tokens = 1  # that the picture becomes; as published, 1
     use_adapter = False  # True: the language model stays frozen but for adapters and norms; or lora, dora, ia3, frozen
     adapter_rank = 8  # lora, dora: their inner width
     adapter_targets = "auto"  # lora, dora, ia3: layers by the ends of their names, as in q_proj,v_proj, or all-linear
@@ -88,9 +91,9 @@ def defaults():
     num_gpus = 1  # per node; 0: the CPU
     num_nodes = 1  # machines, each with num_gpus
     cpu_processes = 1  # with num_gpus=0: gloo processes, to try what several devices do
-    strategy = "auto"  # of Lightning: auto, ddp, deepspeed_stage_2, ...; fsdp is refused
-    precision = "auto"  # 16, 32, bf16 or auto: 32 on a CPU, bf16 where the GPU has it; else 32 for T5, 16 for others
-    backbone_dtype = "auto"  # of frozen weights: float32, bfloat16, or auto: bfloat16 for LLaMA where precision is 16
+    strategy = "auto"  # auto, ddp, fsdp (pieces of frozen weights on each device), deepspeed_stage_2, ...
+    precision = "auto"  # 16, 32, bf16 or auto: 32 on a CPU, bf16 where the GPU has it; else 16, or 32 for T5
+    backbone_dtype = "auto"  # of frozen weights: float32, bfloat16, or auto: bfloat16 for decoders in 16 bit
     quantize = None  # 8bit or 4bit: a frozen language model through bitsandbytes, on a GPU
     gradient_checkpointing = False  # True: layers are computed again in the backward pass; less memory, more time
     compile = False  # True: torch.compile the language model's layers and the image encoder
@@ -133,3 +136,7 @@ def defaults():
     predictions = ""  # JSON file of predictions
     annotations = ""  # JSON file of official annotations
     questions = ""  # JSON file of official questions
+
+
+# Sacred has words of its own for `seed`, and takes them before the comment.
+defaults._var_docs["seed"] = re.search(r"^    seed = .*  # (.+)$", inspect.getsource(defaults._func), re.MULTILINE)[1]

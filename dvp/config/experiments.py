@@ -112,9 +112,8 @@ def shapes_settings(chosen: dict[str, Any]) -> dict[str, Any]:
 
 _ALL = EXPERIMENTS | SCIENCE_QA_EXPERIMENTS
 NAMED = {name: {"exp_name": name} | dict(ChainMap(*reversed(parts))) for name, parts in _ALL.items()}  # the later wins
-# Those that there are; the tables in tasks.py and backbones/ tell more of them.
+# Those that there are; the table in tasks.py tells more of them.
 TASK_NAMES = tuple(dict.fromkeys(settings["datasets"][0] for settings in NAMED.values()))
-LANGUAGE_MODELS = tuple(dict.fromkeys(settings["language_model"] for settings in NAMED.values()))
 
 
 def search_of(config: dict[str, Any]) -> str:

@@ -1,14 +1,15 @@
-"""The rules: what each setting may be by itself (RULES), and what settings must be to each other (check)."""
+"""The rules: what each setting may be by itself (RULES), and what a run makes of all of them (check)."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from dvp.config.experiments import LANGUAGE_MODELS, TASK_NAMES
+from dvp.config.contradictions import contradictions
+from dvp.config.experiments import TASK_NAMES
 from dvp.config.near import MANY, near
 from dvp.config.targets import WORDS, is_targets, targets_in
 from dvp.errors import UserError
-from dvp.files import RESUME_WORDS
+from dvp.families import LANGUAGE_MODELS
 from dvp.scienceqa.text import FORMATS
 
 
@@ -26,7 +27,7 @@ PEFT = ("lora", "dora", "ia3")  # with True and frozen those of adapters/, which
 SEARCH_RULES = ("published", "mean")  # those of search/, which loads torch
 # Of Lightning's, those that one program per device can be trained with.
 STRATEGIES = (
-    "auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false", "fsdp", "fsdp_cpu_offload",
+    "auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false", "fsdp",
     "deepspeed", "deepspeed_stage_1", "deepspeed_stage_2", "deepspeed_stage_2_offload", "deepspeed_stage_3",
     "deepspeed_stage_3_offload",
 )  # fmt: skip
@@ -139,7 +140,7 @@ RULES: dict[str, Rule] = {
     "metric": _one_of("score", "speed"),
     "runs": _or(_many(_PATH, "as in runs=result/a_seed0,result/b_seed0"), ""),
     "level": _or(_number(100, "a score in percent, from 0 to 100"), None),
-    "insert_layer": _or(_whole(0, MANY, "a layer counted from 0"), "auto"),
+    "insert_layer": _many(_whole(0, MANY, "a layer counted from 0"), "as in insert_layer=[1,2]", "auto"),
     **dict.fromkeys(("drop_rate", "lora_dropout"), _SHARE),
     "use_adapter": _one_of(True, False, *PEFT, "frozen", "prefix"),
     "adapter_targets": _many(Rule(is_targets, "ends of modules' names"), "as in q_proj,v_proj", *WORDS),
@@ -157,8 +158,8 @@ RULES: dict[str, Rule] = {
     "val_check_interval": Rule(
         lambda value: type(value) is float and 0 < value <= 1, "a share of an epoch, such as 0.5 or 1.0"
     ),
-    **dict.fromkeys(("image_size", "max_new_tokens", "num_heads", "max_epoch", "batch_size", "top"), _COUNT),
-    "adapter_rank": _COUNT,
+    **dict.fromkeys(("image_size", "prompt_tokens", "max_new_tokens", "num_heads", "max_epoch"), _COUNT),
+    **dict.fromkeys(("batch_size", "top", "adapter_rank"), _COUNT),
     **dict.fromkeys(("per_gpu_batchsize", "search_warmup_steps", "rest_val_images"), _FROM_0),
     "min_answer_count": _COUNT,
     **dict.fromkeys(("num_nodes", "cpu_processes"), _whole(1, 1024)),
@@ -211,15 +212,12 @@ def fill(config: Mapping[str, Any]) -> dict[str, Any]:
     check_values(config)
     config = dict(config) | {key: str(config[key]) for key in TEXTS if config[key] is not None}
     config["datasets"] = one_task(config["datasets"])
+    if isinstance(layers := config["insert_layer"], list | tuple):
+        config["insert_layer"] = sorted(layers) if layers[1:] else layers[0]
     config["load_path"], config["resume_from"] = config["load_path"] or "", config["resume_from"] or None
     config["adapter_targets"] = targets_in(config["adapter_targets"])
     config["tokenizer"] = config["tokenizer"].replace("{language_model}", config["language_model"].lower())
     return config | {"devices": (config["num_gpus"] or config["cpu_processes"]) * config["num_nodes"]}
-
-
-def contradictions(config: dict[str, Any]) -> list[str]:
-    """A sentence for each contradiction among the settings of a filled config."""
-    return [sentence.format_map(config) for contradicts, sentence in CONTRADICTIONS if contradicts(config)]
 
 
 def passes_of(config: dict[str, Any]) -> int:
@@ -234,63 +232,3 @@ def passes_of(config: dict[str, Any]) -> int:
             f"{devices} device(s): change one so that the updates accumulate a whole number of passes."
         )
     return passes
-
-
-CONTRADICTIONS: tuple[tuple[Callable[[dict[str, Any]], Any], str], ...] = (
-    (
-        lambda c: c["precision"] == 16 and c["language_model"] == "T5",
-        "precision=16 makes T5's activations overflow: use precision=bf16 or 32.",
-    ),
-    (
-        lambda c: c["precision"] == 16 and not c["num_gpus"],
-        "precision=16 needs a GPU: on the CPU use precision=32 or bf16.",
-    ),
-    (
-        lambda c: not isinstance(c["decay_power"], str) and c["end_lr"] >= c["learning_rate"],
-        "learning_rate={learning_rate} cannot decay to end_lr={end_lr}: make it larger, or take decay_power=constant.",
-    ),
-    (
-        lambda c: c["quantize"] and not c["use_adapter"],
-        "quantize={quantize} is for a frozen language model, and all of it is trained here: add use_adapter=True or "
-        "lora, or leave quantize out.",
-    ),
-    (
-        lambda c: (c["quantize"], c["use_adapter"], c["num_gpus"]) == ("8bit", "dora", 0),
-        "quantize=8bit with use_adapter=dora needs a GPU, since PEFT loses the scales on a CPU: take 4bit, or lora.",
-    ),
-    (
-        lambda c: c["use_adapter"] == "prefix",
-        "use_adapter=prefix is not offered, its keys and values stand before a whole text: take lora, dora or ia3.",
-    ),
-    (
-        lambda c: c["strategy"].startswith(("fsdp", "deepspeed")) and not c["num_gpus"],
-        "strategy={strategy} needs a GPU: on the CPU leave strategy out.",
-    ),
-    (
-        lambda c: c["strategy"].startswith("fsdp"),
-        "strategy={strategy} is not offered, it cuts weights into pieces and a checkpoint would hold one of them: take "
-        "ddp, and for a large frozen language model backbone_dtype=bfloat16, quantize=8bit or 4bit.",
-    ),
-    (
-        lambda c: c["test_only"] and not c["load_path"],
-        "test_only=True needs load_path=<checkpoint>: say which checkpoint to test.",
-    ),
-    (
-        lambda c: c["resume_from"] not in (None, *RESUME_WORDS) and c["load_path"],
-        "load_path and resume_from are both set: give the one to start from.",
-    ),
-    (
-        lambda c: (
-            c["start_from"] and not c["test_only"] and (c["load_path"] or c["resume_from"] not in (None, *RESUME_WORDS))
-        ),
-        "start_from={start_from} and a checkpoint are both set: give the one to start from.",
-    ),
-    (
-        lambda c: c["start_from"] and c["search_stage"],
-        "start_from={start_from} is for a training at K, and this is a search: leave it out.",
-    ),
-    (
-        lambda c: c["metric"] == "speed" and c["level"] is None,
-        "metric=speed needs level=<percent>: say which score counts as reached.",
-    ),
-)

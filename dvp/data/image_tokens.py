@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dvp.data import QuestionData
 from dvp.data.token_cache import NotNow, TokenCache
+from dvp.encoders.loading import arithmetic
 
 STORED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # by Lightning's precision; else float32
 
@@ -44,7 +45,7 @@ class ImageTokens(pl.Callback):
                 return vision({"pixel_values": pixel_values.to(device)}).tokens
 
         tokens = encode(data.sample_pixels())  # (B, N, Dv), also a warm-up
-        about = {"encoder": weights_hash(vision), "transform": self.transform}
+        about = {"encoder": encoder_hash(vision), "transform": self.transform}
         dtype = STORED.get(str(trainer.precision), torch.float32)
         cache = TokenCache(self.folder, about, tuple(tokens.shape[1:]), dtype)
         if self.mode == "auto" and not self._worth_it(data, encode, tokens.to(dtype)):
@@ -95,6 +96,11 @@ class ImageTokens(pl.Callback):
         if read >= live:
             print(f"image_tokens=auto stays live: {live * 1e3:.2f} ms to encode an image, {read * 1e3:.2f} to read it.")
         return read < live
+
+
+def encoder_hash(vision: nn.Module) -> str:
+    """What decides the tokens of prepared pictures: the sha256 of the encoder's weights, and its arithmetic."""
+    return ", ".join(filter(None, (weights_hash(vision), arithmetic(vision.encoder.config))))
 
 
 def weights_hash(module: nn.Module) -> str:

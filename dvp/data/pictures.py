@@ -15,9 +15,10 @@ from dvp.counting import counted
 from dvp.data.arrow import Table, picture_bytes, place_of, read_picture
 from dvp.data.token_cache import TokenCache
 from dvp.errors import UserError
-from dvp.files import write_json
+from dvp.files import locked, remove_leftovers, write_json, writing_to
 from dvp.manifest import image_hash, manifest_beside
 
+LOCK = ".lock"  # in the folder of notes, while one is written
 Place = tuple[Table, int]  # a picture's table and row
 
 
@@ -35,7 +36,11 @@ def picture_hashes(table: Table, notes: Path) -> list[str]:
     rows = counted(range(len(table)), f"{table.path.name}: pictures")
     hashes = [image_hash(picture_bytes(table, row)) for row in rows]
     require_converted(table, hashes)
-    write_json(note, hashes)
+    with writing_to(note):
+        notes.mkdir(parents=True, exist_ok=True)
+        with locked(notes / LOCK):
+            remove_leftovers(notes)
+            write_json(note, hashes)
     return hashes
 
 

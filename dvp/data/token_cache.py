@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from dvp.errors import UserError
-from dvp.files import read_json, remove, require_fields, write_json, write_whole
+from dvp.files import read_json, remove, remove_leftovers, require_fields, write_json, write_whole
 
 SHARD_BYTES = 1 << 29
 
@@ -86,21 +86,24 @@ class TokenCache:
         return damaged
 
     def add(self, images: Sequence[str], tokens: Tensor) -> None:
-        """Take in the tokens (B, N, Dv) of images that were not there. They are written when they fill a shard.
+        """Take in the tokens (B, N, Dv) of a batch of images that were not there; a full shard is written.
 
-        Until then they are read from memory; `flush` writes what there is.
+        Until then they are read from memory; `flush` writes what there is. A batch lies in one shard: what is encoded
+        after a kill comes in the batches in which it would have come, on which the last digits of tokens depend.
         """
-        per_shard = max(1, SHARD_BYTES // self.image_bytes)
         data = tokens.to(self.dtype).cpu().contiguous().view(torch.uint8).numpy().reshape(len(images), -1)
-        for image, row in zip(images, data, strict=True):
-            if not self.held:
-                self.starts.append(sum(map(len, self.shards)))
-                self.shards.append(np.empty((per_shard, self.image_bytes), np.uint8))
-            self.shards[-1][len(self.held)] = row
-            self.rows[image] = self.starts[-1] + len(self.held)
-            self.held.append(image)
-            if len(self.held) == per_shard:
-                self.flush()
+        if self.held and len(self.held) + len(images) > len(self.shards[-1]):
+            self.flush()
+        if not self.held:
+            self.starts.append(sum(map(len, self.shards)))
+            room = max(SHARD_BYTES // self.image_bytes, len(images))
+            self.shards.append(np.empty((room, self.image_bytes), np.uint8))
+        start = len(self.held)
+        self.shards[-1][start : start + len(images)] = data
+        self.rows |= {image: self.starts[-1] + row for row, image in enumerate(images, start)}
+        self.held += images
+        if len(self.held) == len(self.shards[-1]):
+            self.flush()
 
     def flush(self) -> None:
         """Write what is held as a shard, and read it from there."""
@@ -148,8 +151,9 @@ class TokenCache:
             for path in self.open():
                 print(f"{path} is damaged: it is removed and its images are encoded again.")
                 remove(path.with_suffix(".shard.json"))
-            for path in set(self.folder.glob("*.tokens*")) - self.opened:
+            for path in set(self.folder.glob("*.tokens")) - self.opened:
                 remove(path)
+            remove_leftovers(self.folder)
             try:
                 yield
             finally:  # explicitly: processes that load data, forked meanwhile, have the file open too

@@ -19,7 +19,9 @@ from dvp.kinds import KINDS
 from dvp.runs.resume import check_resume
 from dvp.tasks import TASKS
 
-EMBEDDINGS = ("embed_tokens.weight", "word_embeddings.weight", "shared.weight", "tok_embeddings.weight")  # in files
+EMBEDDINGS = (  # in files
+    "embed_tokens.weight", "word_embeddings.weight", "shared.weight", "tok_embeddings.weight", "wte.weight",
+)  # fmt: skip
 HELD_BY_ALL = 0.99  # of what config.json asks for; heads, which are not read, make files larger, not smaller
 
 
@@ -43,7 +45,7 @@ def look_at_language_model(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def look_at_image_encoder(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Whether the image encoder can be loaded."""
     vision = load_vision(config)
-    yield OK, f"{config['clip_model']}: {count(vision)[1]:,} parameters, pictures of {vision.image_size} pixels"
+    yield OK, f"{config['clip_model']}: {count(vision)[1]:,} parameters, pictures of {config['image_size']} pixels"
 
 
 def look_at_layers(config: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -16,12 +16,13 @@ from torch import nn
 
 from dvp.build import build_empty, load_vision
 from dvp.data.arrow import open_table, table_path
-from dvp.data.image_tokens import STORED, weights_hash
+from dvp.data.image_tokens import STORED, encoder_hash
 from dvp.data.token_cache import TokenCache
 from dvp.doctor.findings import FAULT, NOTE, OK
 from dvp.doctor.models import count, known
+from dvp.encoders.loading import count_tokens
 from dvp.errors import UserError
-from dvp.kinds import KINDS
+from dvp.kinds import preprocessing_of
 from dvp.runs.devices import precision_of
 from dvp.runs.saving import KEPT
 from dvp.tasks import TASKS
@@ -107,19 +108,19 @@ def activations(model: nn.Module, config: dict[str, Any]) -> float:
     if config["image_tokens"] == "zero":
         return text
     encoder = model.vision.encoder.config
-    image = rows * _image_tokens(encoder) * encoder.hidden_size * size * LAYER  # (B, N, Dv)
+    image = rows * count_tokens(encoder, config["image_size"]) * encoder.hidden_size * size * LAYER  # (B, N, Dv)
     return text + image * (encoder.num_hidden_layers if model.vision.trained and not config["test_only"] else 1)
 
 
 def cache_bytes(config: dict[str, Any]) -> int:
     """Bytes that the image tokens of a run's tables take at most, without those that are kept already."""
-    task, kind = TASKS[config["datasets"]], KINDS[TASKS[config["datasets"]].kind]
+    task = TASKS[config["datasets"]]
     vision = load_vision(config)
     about = {
-        "encoder": weights_hash(vision),
-        "transform": kind.describe_transform(config["image_size"], config["turn_pictures"]),
+        "encoder": encoder_hash(vision),
+        "transform": preprocessing_of(config).key(config["turn_pictures"]),
     }
-    shape = (_image_tokens(vision.encoder.config), vision.width)
+    shape = (count_tokens(vision.encoder.config, config["image_size"]), vision.width)
     dtype = STORED.get(precision_of(known(config)), torch.float32)
     cache = TokenCache(Path(config["data_root"]) / "image_tokens", about, shape, dtype)
     there = [s for s in (*task.train, *task.validate) if table_path(config["data_root"], task.files, s).is_file()]
@@ -141,10 +142,6 @@ def memory_of_device(config: dict[str, Any]) -> int | None:
     asked = [program, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     said = subprocess.run(asked, capture_output=True, text=True, timeout=60).stdout.split()
     return min((int(number) << 20 for number in said if number.isdigit()), default=None)
-
-
-def _image_tokens(encoder: Any) -> int:
-    return (encoder.image_size // encoder.patch_size) ** 2 + 1
 
 
 def _place(folder: str, setting: str) -> tuple[Path, int]:

@@ -1,5 +1,6 @@
 """Files of answers: every question exactly once, checked before anything is written, never over another run's."""
 
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import count
@@ -10,7 +11,10 @@ import torch.distributed
 
 from dvp.checkpoints import digest
 from dvp.errors import UserError
-from dvp.files import read_json, remove, require_writable, write_json
+from dvp.files import locked, read_json, remove, require_writable, write_json, writing_to
+
+FORMAT = 1  # of the note beside answers
+LOCK, MADE = ".answers.lock", ".answers-"  # in the folder of answers: meanwhile, and what is still being made
 
 
 class Submission(NamedTuple):
@@ -63,28 +67,32 @@ def write_answers(path: Path, content: Any, about: dict[str, Any], checkpoint: s
     """Write a checkpoint's answers as JSON, and `about` beside them as <name>.about.json; returns where.
 
     That is `path`, or, where this holds the answers of other weights, a place named after the checkpoint's run, too.
+    Whenever it is killed, the note tells of the answers beside it, or that these are about to be replaced.
     """
-    weights = digest(checkpoint) if checkpoint else ""
-    about = (
-        about | {"checkpoint": {"path": str(Path(checkpoint).resolve()), "sha256": weights}} if checkpoint else about
-    )
+    weights, whose = "", {"format": FORMAT}
+    if checkpoint:
+        weights = digest(checkpoint)
+        whose |= {"checkpoint": {"path": str(Path(checkpoint).resolve()), "sha256": weights}}
     require_writable(path.parent)
-    for place in _places(path, checkpoint):
+    with writing_to(path), locked(path.parent / LOCK):  # of two tests that end together one gets the name
+        for left in path.parent.glob(f"{MADE}*"):  # by killed ones
+            remove(left)
+        place = next(place for place in _places(path, checkpoint) if _free_or_own(place, weights, checkpoint))
         note = place.with_suffix(".about.json")
-        if new := not place.exists() and _created(note):
-            break
-        if _owner(note, checkpoint) in (weights, checkpoint):
-            break
+        with tempfile.TemporaryDirectory(prefix=MADE, dir=path.parent) as folder:
+            made = [Path(folder, name) for name in ("unfinished", "answers", "about")]
+            for one, what in zip(made, (whose | {"unfinished": True}, content, whose | about), strict=True):
+                write_json(one, what)
+            for one, final in zip(made, (note, place, note), strict=True):
+                one.replace(final)
     if place != path:
         print(f"{path} holds another checkpoint's answers (its .about.json says whose) and stays; these go elsewhere.")
-    try:
-        write_json(place, content)
-        write_json(note, about)
-    except BaseException:
-        if new:
-            remove(note)
-        raise
     return place
+
+
+def _free_or_own(place: Path, weights: str, checkpoint: str) -> bool:
+    note = place.with_suffix(".about.json")
+    return not (place.exists() or note.exists()) or _owner(note, checkpoint) in (weights, checkpoint)
 
 
 def _places(path: Path, checkpoint: str) -> Iterator[Path]:
@@ -96,19 +104,11 @@ def _places(path: Path, checkpoint: str) -> Iterator[Path]:
     yield from (path.with_name(f"{named}_{number}.json") for number in count(2))
 
 
-def _created(note: Path) -> bool:
-    try:
-        note.touch(exist_ok=False)  # one step: of two tests that end together one gets the name
-    except FileExistsError:
-        return False
-    return True
-
-
 def _owner(note: Path, checkpoint: str) -> str | None:
     """What the answers beside a note are of: the hash of the weights, or of older notes `checkpoint` if it is that."""
     try:
         about = read_json(note)
-    except UserError:  # somebody's own answers; a note that is being written
+    except UserError:  # somebody's own answers
         return None
     inner = {key: about[key] if isinstance(about.get(key), dict) else {} for key in ("checkpoint", "config")}
     if "checkpoint" in about:

@@ -6,14 +6,12 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from clip import describe_preprocess as describe_transform
-from clip import middle_square as seen
-from clip import preprocess as transform
-from clip import processor_config as processor
 from dvp.backbones import BACKBONES, family_of, load_backbone
 from dvp.checkpoints import read_description
 from dvp.data import QuestionData, QuestionReader, read_answers
+from dvp.encoders import Preprocessing, Told
 from dvp.evaluation.submission import Submission, predictions
+from dvp.families import family_named
 from dvp.files import is_published
 from dvp.model import DVP, adapt_language_model
 from dvp.published.checkpoint import read_lightning
@@ -26,14 +24,11 @@ __all__ = [
     "answer",
     "build_model",
     "columns",
-    "describe_transform",
     "load_published",
-    "processor",
+    "prepared",
     "read",
-    "seen",
     "settings_in",
     "submit",
-    "transform",
 ]
 
 OFFERED: dict[str, tuple] = {}
@@ -41,21 +36,28 @@ ADAPTER_SETTINGS = ("adapter_rank", "adapter_targets", "lora_alpha", "lora_dropo
 DESCRIBED = ("use_adapter",)
 SUBMISSION = "{datasets}_submit_{checkpoint}.json"
 ALWAYS_BY_LENGTH = False
+SHARDED = True
 SOME_UNUSED = False
 
 
 def read(config: dict[str, Any], task: Task, transform: Callable[[Image.Image], Tensor] | None) -> QuestionReader:
     """The reader of questions, their vocabulary that of the checkpoint that is tested, or read from the data."""
+    published = config["as_published"] and family_named(config["language_model"]).kind
     return QuestionReader(
         task,
         _answers_of_checkpoint(config, task) or read_answers(config["data_root"], task),
         BACKBONES[family_of(config["tokenizer"])].tokenizer(config["tokenizer"]),
         transform,
         # Published: LLaMA's texts are not cut.
-        max_text_len=None if config["as_published"] and config["language_model"] == "LLAMA" else config["max_text_len"],
+        max_text_len=None if published == "decoder" else config["max_text_len"],
         # Published: T5's query averages over padding, so how much of it there is changes the result.
-        pad_to_max=config["as_published"] and config["language_model"] == "T5",
+        pad_to_max=published == "encoder_decoder",
     )
+
+
+def prepared(told: Told) -> Preprocessing:
+    """As the encoder's own files say."""
+    return told.prepared
 
 
 def columns(task: Task) -> tuple[str, ...]:

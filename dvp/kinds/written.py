@@ -7,19 +7,16 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-import clip
 from dvp.backbones import BACKBONES, family_of, load_with_head
 from dvp.data import QuestionData
+from dvp.encoders import ENCODERS, Preprocessing, Told
+from dvp.encoders.loading import count_blocks, find_encoder
 from dvp.errors import UserError
 from dvp.evaluation.submission import Submission
 from dvp.model import DVP
 from dvp.published.scienceqa import load_published
 from dvp.scienceqa.answering import by_likelihood, by_text, results
-from dvp.scienceqa.data import COLUMNS, ProblemReader
-from dvp.scienceqa.data import all_of_it as seen
-from dvp.scienceqa.data import describe_squeeze as describe_transform
-from dvp.scienceqa.data import processor_config as processor
-from dvp.scienceqa.data import squeeze as transform
+from dvp.scienceqa.data import COLUMNS, SQUEEZED, ProblemReader
 from dvp.scienceqa.prefix import build_parts, class_token_blocks
 from dvp.scienceqa.text import answers_first
 from dvp.scienceqa.tokens import Layout
@@ -30,23 +27,22 @@ __all__ = [
     "answer",
     "build_model",
     "columns",
-    "describe_transform",
     "load_published",
-    "processor",
+    "prepared",
     "read",
-    "seen",
     "settings_in",
     "submit",
-    "transform",
 ]
 
 # Its adapters are its own. CLIP's are trained, so that its tokens cannot be kept.
 OFFERED = {
-    "use_adapter": (True, False), "quantize": (None,), "compile": (False,), "image_tokens": ("live", "zero")
+    "use_adapter": (True, False), "prompt_tokens": (1,), "quantize": (None,), "compile": (False,),
+    "image_tokens": ("live", "zero"),
 }  # fmt: skip
 DESCRIBED = ("prompt_format", "use_caption")
 SUBMISSION = "sqa_{checkpoint}.json"
 ALWAYS_BY_LENGTH = True
+SHARDED = False  # devices that write texts of different length would wait for each other
 SOME_UNUSED = True  # all that sees, where no row has a picture
 
 
@@ -58,15 +54,27 @@ def read(config: dict[str, Any], task: Task, transform: Callable[[Image.Image], 
             f"answer_by=likelihood asks for the letter first, but prompt_format={config['prompt_format']} teaches to "
             "explain before: use answer_by=generate, or a format that begins with the answer, such as QCM-ALE."
         )
+    row = find_encoder(config["clip_model"]).row
+    if not row.class_token:
+        have = ", ".join(one.name for one in ENCODERS.values() if one.class_token)
+        raise UserError(
+            f"clip_model={config['clip_model']} is a {row.name}, which has no class token, and of these ScienceQA's "
+            f"prefix is made: take one of {have}."
+        )
     tokens = BACKBONES[family_of(config["tokenizer"])].tokenizer(config["tokenizer"])
     layout = Layout(
         tuple(tokens.encode("Image: ")),
         tuple(tokens.encode("Image: N/A")),
-        len(class_token_blocks(clip.count_blocks(config["clip_model"]))),
+        len(class_token_blocks(count_blocks(config["clip_model"]))),
         config["max_text_len"],
     )
     options = {key: config[key] for key in ("prompt_format", "use_caption", "as_published")}
     return ProblemReader(tokens, layout, transform, likelihood=likelihood, **options)
+
+
+def prepared(told: Told) -> Preprocessing:
+    """As the encoder's own files say, but for CLIP, whose pictures are squeezed, as published."""
+    return SQUEEZED if told.row.name == "CLIP" else told.prepared
 
 
 def columns(task: Task) -> tuple[str, ...]:

@@ -3,17 +3,16 @@
 A kill before that stroke leaves what was there; one behind it is made good by whoever comes next.
 """
 
-import fcntl
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from dvp.errors import UserError
-from dvp.files import remove
+from dvp.files import locked, remove
 
 LOCK = ".converting.lock"
 PATIENCE = 10  # seconds that a reader waits for files that are being moved
@@ -25,7 +24,7 @@ def alone_in(root: Path) -> Iterator[None]:
 
     Raises UserError where another is at work there.
     """
-    with _locked(root):
+    with _alone(root):
         for left in root.glob(".*.converting-*"):
             if left.is_dir() and not left.is_symlink():
                 shutil.rmtree(left)
@@ -67,7 +66,7 @@ def finish(root: Path, files: str) -> None:
     ready, until = _ready(root, files), time.monotonic() + PATIENCE
     while ready.is_dir():
         try:
-            with _locked(root):
+            with _alone(root):
                 _move(ready, root)
         except OSError as error:
             raise _stuck(root, error) from error
@@ -101,33 +100,9 @@ def _stuck(root: Path, error: OSError) -> UserError:
     )
 
 
-@contextmanager
-def _locked(root: Path) -> Iterator[None]:
-    path = root / LOCK
-    while True:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            raise UserError(
-                f"Another conversion writes into {root}: wait until it has ended, or choose another data_root."
-            ) from None
-        if _same(lock, path):
-            break
-        os.close(lock)  # of one that has ended meanwhile and removed it
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(lock)
-
-
-def _same(lock: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(lock), path.stat(follow_symlinks=False))
-    except FileNotFoundError:
-        return False
+def _alone(root: Path) -> AbstractContextManager[None]:
+    busy = UserError(f"Another conversion writes into {root}: wait until it has ended, or choose another data_root.")
+    return locked(root / LOCK, busy)
 
 
 def _sync(folder: Path) -> None:

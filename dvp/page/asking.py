@@ -25,7 +25,7 @@ class Shown:
 
 
 def ask(answering: Answering, upload: str | None, question: str, choices: str, hint: str, layer: int) -> Shown:
-    """What is shown of the answer at a layer; of a question that is refused, the sentence why.
+    """What is shown of the answer, of a search's model at a layer; of a question that is refused, the sentence why.
 
     upload: the path of the picture; it is named by the file's name alone. choices: one a line.
     """
@@ -34,13 +34,13 @@ def ask(answering: Answering, upload: str | None, question: str, choices: str, h
         picture = Path(upload).read_bytes() if upload else None
         name = Path(upload).name if upload else ""
         prepared = answering.prepare(picture, question, given, hint, where=name)
-        (answer,) = answering([prepared], insert_layer=layer, attention=True)
+        (answer,) = answering([prepared], insert_layer=layer if answering.searched else None, attention=True)
     except UserError as error:
         return Shown(note=str(error))
     panels = ()
     if answer.attention is not None:
         looked_at = prepared.asked.picture
-        panels = tuple(draw_panels(looked_at, answer.attention, answering.seen(looked_at))[1:])
+        panels = tuple(draw_panels(looked_at, answer.attention, answering.seen(looked_at), answering.prefix_tokens)[1:])
     notes = " ".join(f"{note[0].upper()}{note[1:]}." for note in answer.notes)
     names = f"({answer.letter}) {answer.text}" if answer.letter else "no choice"
     return Shown(dict(answer.candidates), panels, answer.written or "", names, notes)

@@ -96,9 +96,9 @@ def _fields(answering: Answering) -> tuple[list[Any], gr.Button]:
     written = answering.takes_choices
     choices = gr.Textbox(label="Choices, one a line", lines=3, max_lines=10, visible=written)
     hint = gr.Textbox(label="Hint", max_lines=6, visible=written)
-    first, last = answering.layers[0], answering.layers[-1]
+    last = answering.model.num_layers - 1
     layer = gr.Slider(
-        first, max(last, first + 1), answering.insert_layer, step=1, visible=last > first,
+        0, max(last, 1), answering.insert_layer if answering.searched else 0, step=1, visible=answering.searched,
         label="K: the prompt goes in before this layer", buttons=[],
         info=f"The search leads to {answering.insert_layer}.",
     )  # fmt: skip

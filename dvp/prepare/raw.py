@@ -36,6 +36,7 @@ def read_object(path: Path, stream: str | None = None) -> Iterator[tuple[str, An
                     yield key, window.value()
             else:
                 yield key, window.value()
+        window.end()
 
 
 class _Window:
@@ -79,6 +80,14 @@ class _Window:
                     return value
             if end - self.at > LARGEST_MEMBER:
                 raise self._broken()
+            self._fill()
+
+    def end(self) -> None:
+        """Nothing, or UserError where something follows: of two files in one, the second would be lost."""
+        while not self.ended or self.at < len(self.text):
+            if SPACE.fullmatch(self.text, self.at) is None:
+                raise self._broken()
+            self.at = len(self.text)
             self._fill()
 
     def _next(self) -> str:

@@ -1,7 +1,6 @@
 """Rows of JSONL and Parquet files, one at a time, each with the place where it stands."""
 
 import base64
-import binascii
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -48,7 +47,7 @@ def picture_of(value: Any) -> str | bytes:
         if isinstance(data, str):
             try:
                 data = base64.b64decode(data, validate=True)
-            except binascii.Error:
+            except ValueError:  # binascii.Error, and of characters beyond ASCII
                 raise ValueError("has bytes that are not base64") from None
         value = data if data is not None else value.get("path")
     if isinstance(value, str | bytes):

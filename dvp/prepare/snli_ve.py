@@ -1,7 +1,6 @@
 """SNLI-VE: OFA's TSV files with the images inside -> snli_ve_{train,dev,test}."""
 
 import base64
-import binascii
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,7 +81,7 @@ def _rows(path: Path, file: BinaryIO, images: dict[int, _Image], account: Accoun
         encoded = _columns(path, image.line, file.readline(LONGEST_LINE))[COLUMNS.index("image")]
         try:
             data = base64.b64decode(_standard(encoded), validate=True)
-        except binascii.Error as error:
+        except ValueError as error:  # binascii.Error, and of characters beyond ASCII
             raise UserError(f"{path} line {image.line}: the image is not base64: download it again.") from error
         account.seen.update(traits(data, f"in {path} line {image.line}"))
         yield {"image": data, "questions": image.hypotheses, "answers": image.labels, "identifier": image_id}

@@ -13,9 +13,9 @@ from torch import Tensor
 
 import clip
 from dvp.adapters import Adapter
-from dvp.backbones.t5 import T5
 from dvp.checkpoints import require_finite
 from dvp.errors import UserError
+from dvp.families import T5
 from dvp.model import DVP
 from dvp.module import DVPModule
 from dvp.published.checkpoint import PublishedCheckpoint, read_lightning

@@ -37,13 +37,12 @@ def _layers(sweep: dict[str, Any]) -> str:
 
 def _search(sweep: dict[str, Any]) -> str:
     search = sweep["search"]
-    unit = "updates" if sweep["metric"] == "speed" else "points"
     return table(
         [
             ["what it says", search["verdict"]],
             ["where", search["path"]],
-            ["best layer here", str(search["best_layer"])],
-            ["regret", "unknown" if search["regret"] is None else f"{search['regret']:.2f} {unit}"],
+            ["best here", " and ".join(map(str, search["best_layers"])) or "none"],
+            ["regret", search["regret_told"]],
             ["counted operations, search and sweep", f"{search['flops']:.3g} and {search['sweep_flops']:.3g}"],
             ["seconds, search and sweep", f"{search['seconds']:.0f} and {search['sweep_seconds']:.0f}"],
         ]

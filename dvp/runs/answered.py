@@ -55,7 +55,7 @@ class BestAnswers(pl.Callback):
         }
         self.maps: list[Tensor] = []
         if self.items and trainer.is_global_zero:
-            attention = pl_module.model.compressor(pl_module.best_layer).attention
+            attention = next(iter(pl_module.model.compressors_at(pl_module.best_layer).values())).attention
             self.hook = attention.register_forward_hook(lambda _, __, found: self.maps.append(found))
 
     def on_validation_batch_end(
@@ -72,9 +72,9 @@ class BestAnswers(pl.Callback):
             return
         split, items = pl_module.task.validate[dataloader_idx], next(self.items[dataloader_idx])
         if len(self.looked) < MOST_LOOKED:
-            for weights in maps:  # (B, heads, N)
+            for weights in maps:  # (B, P, heads, N)
                 keys = [(split, item) for item in items]
-                self.looked |= zip(keys, weights.float().mean(1).cpu(), strict=True)
+                self.looked |= zip(keys, weights.float().mean((1, 2)).cpu(), strict=True)
         else:
             self._unhook()
         if len(self.rows) * trainer.world_size < MOST:

@@ -7,10 +7,11 @@ from torch import nn
 
 from dvp.checkpoints import read_description
 from dvp.errors import UserError
+from dvp.families import family_named
 from dvp.files import is_published
 from dvp.runs.devices import precision_of
 
-SETTINGS = ("num_heads", "image_size", "turn_pictures", "max_text_len", "quantize")
+SETTINGS = ("num_heads", "prompt_tokens", "image_size", "turn_pictures", "max_text_len", "quantize")
 
 
 def described_by(config: dict[str, Any], model: nn.Module) -> dict[str, Any]:
@@ -40,8 +41,8 @@ def _width(model: nn.Module, name: str) -> int | None:
 
 
 def _auto_dtype(config: dict[str, Any]) -> str:
-    frozen = config["language_model"] == "LLAMA" and config["use_adapter"]
-    return "bfloat16" if frozen and precision_of(config) != "32-true" else "float32"
+    frozen = config["use_adapter"] and precision_of(config) != "32-true"
+    return family_named(config["language_model"]).frozen_dtype if frozen else "float32"
 
 
 def _dtype_beside(config: dict[str, Any]) -> str | None:

@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Callable
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -176,5 +176,5 @@ class Best(ModelCheckpoint):
 
 def _free(path: Path) -> Path:
     """The path, or one like it where something is."""
-    numbered: Callable[[int], Path] = lambda n: path.with_name(f"{path.stem}-v{n}.ckpt")  # noqa: E731
-    return next(one for one in (path, *map(numbered, range(1, 10_000))) if not one.exists())
+    numbered = (path.with_name(f"{path.stem}-v{number}.ckpt") for number in count(1))
+    return next(one for one in chain([path], numbered) if not one.exists())

@@ -9,8 +9,8 @@ from dvp.files import EXPORTED, description_name, read_description
 
 # What the checkpoint's function is: typed otherwise, a run is refused.
 AGREED = (
-    "language_model", "search_stage", "insert_layer", "use_adapter", "num_heads", "max_text_len", "image_size",
-    "turn_pictures", "quantize", "prompt_format", "use_caption", "as_published", "adapter_rank",
+    "language_model", "search_stage", "insert_layer", "use_adapter", "num_heads", "prompt_tokens", "max_text_len",
+    "image_size", "turn_pictures", "quantize", "prompt_format", "use_caption", "as_published", "adapter_rank",
     "adapter_targets", "lora_alpha",
 )  # fmt: skip
 # What else a run has where nothing is typed: where the frozen weights lay, how it was named and computed.

@@ -11,7 +11,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from dvp.checkpoints import TrainedOnly, read_progress
 from dvp.data.image_tokens import ImageTokens
-from dvp.kinds import KINDS
+from dvp.kinds import preprocessing_of
 from dvp.runs.answered import BestAnswers
 from dvp.runs.devices import precision_of, strategy_of
 from dvp.runs.finite import Finite
@@ -20,8 +20,8 @@ from dvp.runs.loggers import tracker
 from dvp.runs.progress import Estimate, ValidatesAtEnd, progress_bar
 from dvp.runs.resume import GoingOn, check_resume
 from dvp.runs.saving import Best, Saving
+from dvp.runs.sharded import Even
 from dvp.runs.table import Table
-from dvp.tasks import TASKS
 
 # Lightning's notes on devices, seeds, tips and ends; those on the requeuing of a SLURM job stay.
 for _name in ("pytorch_lightning", "lightning_fabric"):
@@ -67,6 +67,8 @@ def build_trainer(config: dict[str, Any], monitor: str) -> pl.Trainer:
     ]
     if config["report"] and not (config["search_stage"] or config["test_only"] or config["fast_dev_run"]):
         callbacks.append(BestAnswers(monitor))
+    if config["strategy"] == "fsdp":
+        callbacks.append(Even())
     if config["image_tokens"] == "cache" or config["image_tokens"] == "auto" and not config["fast_dev_run"]:
         callbacks.append(cached_tokens(config))
     return pl.Trainer(
@@ -84,6 +86,7 @@ def build_trainer(config: dict[str, Any], monitor: str) -> pl.Trainer:
         logger=[TensorBoardLogger(**place, **purge), CSVLogger(**place), *tracker(config, folder)],
         callbacks=callbacks,
         plugins=[TrainedOnly()],
+        inference_mode=config["strategy"] != "fsdp",  # in which no weights can be put together
         use_distributed_sampler=False,  # the data module deals the rows itself, so that none is evaluated twice
         num_sanity_val_steps=0,
         enable_model_summary=False,  # what is trained is said in words
@@ -94,6 +97,5 @@ def build_trainer(config: dict[str, Any], monitor: str) -> pl.Trainer:
 def cached_tokens(config: dict[str, Any]) -> ImageTokens:
     """The callback that lets a run read its image tokens from a cache."""
     folder = Path(config["data_root"]) / "image_tokens"
-    kind = KINDS[TASKS[config["datasets"]].kind]
-    transform = kind.describe_transform(config["image_size"], config["turn_pictures"])
+    transform = preprocessing_of(config).key(config["turn_pictures"])
     return ImageTokens(config["image_tokens"], folder, transform, config["image_tokens_on"] == "device")

@@ -9,13 +9,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.transforms import functional as F
 
 from dvp.backbones.tokenizer import Tokenizer
 from dvp.data.arrow import Table, read_picture
 from dvp.data.told import Told
+from dvp.encoders.preprocessing import IMAGENET, Preprocessing
 from dvp.errors import UserError
-from dvp.images import rgb, upright
 from dvp.scienceqa.text import ANSWER_STEM, LETTERS, answers_first, write_example
 from dvp.scienceqa.tokens import Layout, Row, encode_row
 
@@ -23,43 +22,8 @@ COLUMNS = (
     "question_id", "image", "question", "choices", "answer", "hint", "caption", "lecture", "solution", "subject",
     "grade",
 )  # fmt: skip
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as published, though CLIP was trained on others
-
-
-def squeeze(image: Image.Image, size: int, turn: bool = False) -> Tensor:
-    """The picture as a tensor (3, size, size): squeezed to a square (bicubic), ImageNet's mean and std.
-
-    turn: as its EXIF says that it is to be seen. Raises UserError for values of no known range.
-    """
-    image = rgb(upright(image) if turn else image).resize((size, size), Image.Resampling.BICUBIC)
-    return F.normalize(F.to_tensor(image), MEAN, STD)
-
-
-def all_of_it(width: int, height: int, size: int) -> tuple[float, float, float, float]:
-    """Left, top, right and bottom of the part that `squeeze` leaves of a picture: the whole."""
-    return 0.0, 0.0, float(width), float(height)
-
-
-def processor_config(size: int) -> dict[str, Any]:
-    """What `squeeze` does, as the CLIPImageProcessor of transformers is told of it in preprocessor_config.json."""
-    return {
-        "image_processor_type": "CLIPImageProcessor",
-        "do_convert_rgb": True,
-        "do_resize": True,
-        "size": {"height": size, "width": size},
-        "resample": Image.Resampling.BICUBIC.value,
-        "do_center_crop": False,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": list(MEAN),
-        "image_std": list(STD),
-    }
-
-
-def describe_squeeze(size: int, turn: bool = False) -> str:
-    """What decides the numbers that `squeeze` makes of a picture: part of the name of a cache of tokens."""
-    return f"scienceqa.squeeze 1, {size}" + (", turned" if turn else "")
+# As published, of CLIP's pictures: the whole of one, and ImageNet's mean and std, though CLIP was trained on others.
+SQUEEZED = Preprocessing(224, None, **IMAGENET)
 
 
 class Problems(Dataset):

@@ -20,13 +20,14 @@ NEVER = 2**30  # position of padding columns: after every token, so no token see
 
 
 @torch.no_grad()
-def stream(model: DVP, batch: dict[str, Tensor], insert_layer: int) -> Iterator[Tensor]:
+def stream(model: DVP, batch: dict[str, Tensor], insert_layer: int | list[int]) -> Iterator[Tensor]:
     """Logits (B, V) for the token after each row's text, then for the one after the arg max of those, without end."""
     lengths = batch["length"]
     rows = torch.arange(len(lengths), device=lengths.device)
     with _kept_routes(model.backbone):
         first, image = model.embed(batch | {"cache": DynamicCache(), "read": (rows, lengths - 1)})
-        state = model.run(first, {insert_layer: partial(model.insert, insert_layer, image)})
+        inserts = model.inserts(insert_layer, image)
+        state, from_here = model.run(first, inserts), min(inserts)
         # The columns that the layers before K see and those from K on, by position; the cache holds them all.
         places = torch.arange(first.hidden.shape[1], device=lengths.device)
         columns = torch.where(places < lengths[:, None], places, NEVER)  # (B, T)
@@ -39,10 +40,10 @@ def stream(model: DVP, batch: dict[str, Tensor], insert_layer: int) -> Iterator[
             before, after = (
                 torch.cat([keep, torch.ones_like(place, dtype=torch.bool)], dim=1) for keep in (before, after)
             )
-            embedded = model.backbone.model.embed_tokens(logits.argmax(-1, keepdim=True))  # (B, 1, D)
+            embedded = model.backbone.embed_tokens(logits.argmax(-1, keepdim=True), place)  # (B, 1, D)
             read = rows, torch.zeros_like(rows)
             state = replace(first, hidden=embedded, keep=before, read=read, places=place, columns=columns)
-            state = model.run(model.backbone.attend(state), {insert_layer: partial(_look_from_here_on, model, after)})
+            state = model.run(model.backbone.attend(state), {from_here: partial(_look_from_here_on, model, after)})
 
 
 def _look_from_here_on(model: DVP, keep: Tensor, state: State) -> State:
@@ -50,7 +51,12 @@ def _look_from_here_on(model: DVP, keep: Tensor, state: State) -> State:
 
 
 def generate(
-    model: DVP, batch: dict[str, Tensor], insert_layer: int, eos: int, max_length: int, max_new_tokens: int = 64
+    model: DVP,
+    batch: dict[str, Tensor],
+    insert_layer: int | list[int],
+    eos: int,
+    max_length: int,
+    max_new_tokens: int = 64,
 ) -> list[list[int]]:
     """The ids that each row is continued with, greedily, up to EOS, `max_length` positions, or max_new_tokens."""
     room = max_length - batch["length"] + 1  # the last id is chosen, but never read

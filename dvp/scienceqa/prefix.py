@@ -1,4 +1,4 @@
-"""What stands before the text in ScienceQA, and the parts of its model: a LLaMA and a CLIP with routed adapters.
+"""What stands before the text in ScienceQA, and the parts of its model: LLaMA and image encoder with routed adapters.
 
 Legend: B batch, T positions, D hidden, N image tokens, Dv their width, C class tokens.
 """
@@ -8,19 +8,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPVisionModel
+from transformers import PreTrainedModel
 
 from dvp.adapters import adapt
 from dvp.backbones import LanguageBackbone, State
+from dvp.encoders.loading import row_of
 from dvp.scienceqa.adapters import RoutedAdapter
 from dvp.scienceqa.tokens import Layout
 from dvp.vision import Seen, Vision
 
-CLASS_TOKEN_EVERY = 4  # blocks of CLIP; of one with fewer, after the last
+CLASS_TOKEN_EVERY = 4  # blocks of the encoder; of one with fewer, after the last
 
 
 def class_token_blocks(blocks: int) -> tuple[int, ...]:
-    """After which blocks of a CLIP of so many a class token is taken."""
+    """After which blocks of an encoder of so many a class token is taken."""
     return tuple(range(CLASS_TOKEN_EVERY, blocks + 1, CLASS_TOKEN_EVERY)) or (blocks,)
 
 
@@ -53,7 +54,7 @@ class Prefix(nn.Module):
 
 
 def build_parts(
-    encoder: CLIPVisionModel,
+    encoder: PreTrainedModel,
     backbone: LanguageBackbone,
     head: nn.Module,
     layout: Layout,
@@ -62,13 +63,14 @@ def build_parts(
     adapter: dict[str, Any] | None = None,
     as_published: bool = False,
 ) -> dict[str, Any]:
-    """The parts of a DVP model: all frozen but routed adapters in CLIP and language model, and the prefix.
+    """The parts of a DVP model: all frozen but routed adapters in encoder and language model, and the prefix.
 
     adapter: further arguments of RoutedAdapter.
     """
     options, size, width = adapter or {}, backbone.hidden_size, encoder.config.hidden_size
-    adapt(backbone, ("input_layernorm",), lambda: RoutedAdapter(size, **options))
-    adapt(encoder, ("layer_norm1",), lambda: RoutedAdapter(width, by_first_row=as_published, **options))
+    adapt(backbone, backbone.first_norms, lambda: RoutedAdapter(size, **options))
+    norm = row_of(encoder.config).attention_norm
+    adapt(encoder, (norm,), lambda: RoutedAdapter(width, by_first_row=as_published, **options))
     vision = Vision(encoder, trained=True, class_tokens=class_token_blocks(encoder.config.num_hidden_layers))
     prefix = Prefix(layout, width, size, projector_width, as_published)
     return {

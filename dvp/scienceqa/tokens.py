@@ -29,9 +29,13 @@ class Row(NamedTuple):
 
 
 def encode_row(tokens: Tokenizer, prompt: str, follows: str, has_image: bool, ended: bool = True) -> Row:
-    """The row of a prompt and what follows it, cut into tokens as one text; `ended` puts EOS after it."""
+    """The row of a prompt and what follows it, cut into tokens as one text; `ended` puts EOS after it.
+
+    Families without BOS have learned that EOS stands between two texts.
+    """
     prompt_length = len(tokens.encode(prompt))
-    ids = [tokens.bos_token_id, *tokens.encode(prompt + follows), *([tokens.eos_token_id] if ended else [])]
+    begin = tokens.eos_token_id if tokens.bos_token_id is None else tokens.bos_token_id
+    ids = [begin, *tokens.encode(prompt + follows), *([tokens.eos_token_id] if ended else [])]
     labels = [IGNORED] * (1 + prompt_length) + ids[1 + prompt_length :]
     return Row(
         torch.tensor(ids, dtype=torch.int32), torch.tensor(labels, dtype=torch.int32), prompt_length, has_image, ended

@@ -11,6 +11,7 @@ from dvp.manifest import read_manifest
 from dvp.search.bandit import policy_verdict
 
 VERSION = 1
+CLAIM = "claim.json"  # in the folder of a run, from its start on: its settings
 # K is that of these settings; paths are compared as places.
 SAME = ("datasets", "language_model", "tokenizer", "clip_model")
 PATHS = ("tokenizer", "clip_model", "data_root")
@@ -108,6 +109,7 @@ def latest_search(
         searched = "" if trained == config["use_adapter"] else f" (searched with {trained_parts(trained)})"
         print(f"{asked}: K = {found.insert_layer}, from {found.path}: {found.record['verdict']}{searched}")
         return found
+    passed_over += _not_ended(log_dir, config)
     there = f" ({'; '.join(passed_over[:3])})" if passed_over else ""
     raise UserError(
         f"{asked} found no search in {log_dir} that tells K{there}: run `python run.py with {experiment} ...` first, "
@@ -130,6 +132,18 @@ def agreeing_search(
             return Found(path, search), passed_over
         passed_over.append(f"{path}: it {reason}")
     return None, passed_over
+
+
+def _not_ended(log_dir: Path, config: dict[str, Any]) -> list[str]:
+    """The searches with the same settings that have written down no K, the newest first, and what goes on with them."""
+    found = []
+    for claim in sorted(log_dir.rglob(CLAIM), key=lambda path: path.stat().st_mtime, reverse=True):
+        folder, then = claim.parent, read_json(claim).get("config") or {}
+        if then.get("search_stage") and not (folder / "search.json").exists() and not _differs(then, config):
+            last = folder / "checkpoints" / "last.ckpt"
+            goes_on = f"; resume_from={last} goes on with it" if last.exists() else ""
+            found.append(f"{folder}: it was interrupted, or still runs{goes_on}")
+    return found
 
 
 def trained_parts(use_adapter: bool | str) -> str:
@@ -159,17 +173,24 @@ def _newest_first(log_dir: Path, use_adapter: bool | str) -> Iterable[tuple[Path
 
 
 def _other(search: dict[str, Any], config: dict[str, Any], tables: Tables) -> str:
-    """How a search was of other settings than this run; empty if it was of the same."""
-    for key in SAME:
-        there, here = search["config"].get(key, config[key]), config[key]
-        if (_place(there) != _place(here)) if key in PATHS else there != here:
-            return f"was a search with {key}={there}, not {here}"
+    """How a search was of other settings or tables than this run; empty if it was of the same."""
+    if differs := _differs(search["config"], config):
+        return differs
     if search["tables"] is None:
         same = _place(search["config"].get("data_root", config["data_root"])) == _place(config["data_root"])
     else:
         # Tables of the test may have come since.
         same = all(name in tables and _same(then, tables[name]) for name, then in search["tables"].items())
     return "" if same else f"searched on other tables than those in {config['data_root']}"
+
+
+def _differs(then: dict[str, Any], config: dict[str, Any]) -> str:
+    """How the settings of a search were others than those of this run; empty if they were the same."""
+    for key in SAME:
+        there, here = then.get(key, config[key]), config[key]
+        if (_place(there) != _place(here)) if key in PATHS else there != here:
+            return f"was a search with {key}={there}, not {here}"
+    return ""
 
 
 def _same(then: int | list, now: int | list) -> bool:

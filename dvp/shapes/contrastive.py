@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from clip.transform import MEAN, STD
+from dvp.encoders import CLIP
 from dvp.shapes.world import COLORS, COLUMNS, PLACES, ROWS, SHAPES, SIZE, Scene, Thing, draw, scenes
 
 WIDTH, PATCH = 64, 10
@@ -127,4 +127,4 @@ def _center(vision: CLIPVisionModel, images: Tensor) -> None:
 def normalised(images: Tensor) -> Tensor:
     """Pictures (B, H, W, 3) uint8 as CLIP takes them, (B, 3, H, W)."""
     pixels = images.permute(0, 3, 1, 2).float() / 255
-    return (pixels - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+    return (pixels - torch.tensor(CLIP.mean)[:, None, None]) / torch.tensor(CLIP.std)[:, None, None]

@@ -26,7 +26,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from dvp.backbones.llama import Llama
+from dvp.backbones import BACKBONES
 from dvp.scienceqa.text import ANSWER_STEM
 from dvp.shapes.corpus import Entry, entries
 from dvp.shapes.lessons import Lesson, look_up, reply, solve
@@ -119,7 +119,7 @@ def pretrain_llama(folder: Path, steps: int, sample: int) -> tuple[PreTrainedMod
     First it learns to look up, then to reply and to solve problems of ScienceQA, and to name the question's words from
     what a compressor would ask with: </s> in one, the mean of the prompt in the other.
     """
-    tokens = Llama.tokenizer(str(folder))
+    tokens = BACKBONES["llama"].tokenizer(str(folder))
     config = LlamaConfig(
         vocab_size=tokens.size, hidden_size=HIDDEN, intermediate_size=2 * HIDDEN,
         num_hidden_layers=LAYERS, num_attention_heads=HEADS, max_position_embeddings=256, initializer_range=0.1,

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from transformers import CLIPImageProcessor
 
-from clip.transform import MEAN, STD
+from dvp.encoders import CLIP
 from dvp.files import write_whole
 from dvp.shapes.contrastive import pretrain_clip
 from dvp.shapes.language import pretrain_bert, pretrain_llama, pretrain_t5
@@ -36,7 +36,7 @@ def make(name: str, out: Path, steps: int | None = None, sample: int | None = No
             model, reached = pretrain_clip(steps, sample)
             crop = {"height": SIZE, "width": SIZE}
             shape = {"size": {"shortest_edge": SIZE}, "crop_size": crop}
-            CLIPImageProcessor(**shape, image_mean=[*MEAN], image_std=[*STD]).save_pretrained(folder)
+            CLIPImageProcessor(**shape, image_mean=[*CLIP.mean], image_std=[*CLIP.std]).save_pretrained(folder)
         else:
             write_tokenizer(name, folder)
             model, reached = LANGUAGE[name](folder, steps, sample)

@@ -19,8 +19,8 @@ STAMP = (
     "numbers compare with the published ones, not with those of other models of this code."
 )
 METHOD = (
-    "A frozen CLIP turns the picture into tokens; a compressor, asked by the text, turns them into one visual prompt "
-    "token, which is put in front of the text before layer K of the language model (Dynamic Visual Prompting)."
+    "A frozen image encoder turns the picture into tokens; a compressor, asked by the text, turns them into one visual "
+    "prompt token, which is put in front of the text before layer K of the language model (Dynamic Visual Prompting)."
 )
 USE = """\
 ```python

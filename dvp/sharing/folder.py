@@ -16,15 +16,16 @@ from typing import Any
 
 from dvp.build import load_vision
 from dvp.checkpoints import at_layer, read_checkpoint, save_tensors
+from dvp.encoders.loading import find_encoder
 from dvp.files import EXPORTED, WEIGHTS, write_checksums, write_whole
-from dvp.kinds import KINDS
+from dvp.kinds import preprocessing_of
 from dvp.model import DVP
 from dvp.runs.told import AGREED, PLACES, TAKEN, place_named
 from dvp.sharing.card import write_card
 from dvp.sharing.known import look_up
 from dvp.sharing.language_model import copy_language_model, copy_tokenizer, merge, write_adapter, write_merged
-from dvp.tasks import TASKS
 
+PROCESSOR = "preprocessor_config.json"
 BASE = {"tokenizer": "language_model", "clip_model": "image_encoder"}
 # Settings that say how the model works and how it was trained; the others speak of a machine and of its folders.
 KEPT = (
@@ -53,12 +54,14 @@ def write_export(
     included = BASE if with_base else {"tokenizer": BASE["tokenizer"]} if merging else {}
     config = _described(description, base, included)
 
+    pictures = {"datasets": description["task"], "clip_model": base["clip_model"]}
+    pictures |= {"image_size": known.config.get("image_size", 224)}
+
     def write(folder: Path) -> None:
         folder.mkdir()
         save_tensors(weights, folder / WEIGHTS[EXPORTED])
         _write_json(folder / EXPORTED, config)
-        processor = KINDS[TASKS[description["task"]].kind].processor(known.config.get("image_size", 224))
-        _write_json(folder / "preprocessor_config.json", processor)
+        _write_json(folder / PROCESSOR, preprocessing_of(pictures).as_processor())
         _write_base(folder, base, known.config, included, merging)
         write_adapter(folder / "adapter", weights, description, base["tokenizer"], config["config"]["tokenizer"])
         write_card(folder / "README.md", known._replace(description=config, parameters=parameters), license)
@@ -89,6 +92,8 @@ def _write_base(
     if "clip_model" in included:
         encoder = load_vision(config | {"clip_model": base["clip_model"]}).encoder
         encoder.save_pretrained(folder / BASE["clip_model"])
+        own = find_encoder(base["clip_model"]).prepared.at(config["image_size"])
+        _write_json(folder / BASE["clip_model"] / PROCESSOR, own.as_processor())
 
 
 def _write_json(path: Path, content: Any) -> None:

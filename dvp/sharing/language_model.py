@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dvp.adapters import ADAPTERS, Injected
 from dvp.backbones import BACKBONES, family_of
-from dvp.backbones.tokenizer_files import FALLBACK, SETTINGS, find_file
+from dvp.backbones.tokenizer_files import FALLBACK, OTHERS, SETTINGS, find_file
 from dvp.checkpoints import fingerprint, save_tensors
 from dvp.errors import UserError
 from dvp.model import DVP
@@ -19,6 +19,7 @@ Parts = tuple[dict[str, Tensor], dict[str, Any]]
 INSIDE = "model.backbone.model."  # how the names of what is trained of it begin
 WORDS = ("*.json", "*.txt", "*.model")  # of a language model's folder, beside its weights
 WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")  # the first kind that there is
+BESIDE = ("merges.txt", "special_tokens_map.json", "added_tokens.json")  # a tokenizer's own file
 ADAPTED = ("adapter_targets", "adapter_rank", "lora_alpha")  # what a description tells of PEFT's
 
 
@@ -60,7 +61,7 @@ def write_merged(place: Path, model: DVP, source: str) -> None:
     """Write the language model as it stands, with its tokenizer, as a plain folder of transformers."""
     model.backbone.model.save_pretrained(place)
     vocabulary = BACKBONES[family_of(source)].vocabulary.file
-    for name in (vocabulary, FALLBACK, SETTINGS, "special_tokens_map.json", "added_tokens.json"):
+    for name in {vocabulary, FALLBACK, SETTINGS, *OTHERS, *BESIDE}:
         if found := find_file(source, name):
             shutil.copy(found, place / name)
 

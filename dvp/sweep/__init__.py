@@ -1,6 +1,6 @@
 """A training at every K: its cells and table on disk, what all that cost, and how the search looks beside it."""
 
-from dvp.sweep.flops import search_flops, sweep_flops
+from dvp.sweep.flops import search_flops, sweep_flops, training_flops
 from dvp.sweep.level import Reached
 from dvp.sweep.record import (
     beside,
@@ -23,6 +23,7 @@ __all__ = [
     "sweep_folder",
     "table_lines",
     "table_of",
+    "training_flops",
     "write_cell",
     "write_sweep",
 ]

@@ -21,6 +21,12 @@ def sweep_flops(config: dict[str, Any], cells: Sequence[dict[str, Any]]) -> floa
     return sum(each[cell["layer"]] * cell["updates"] * config["batch_size"] for cell in cells)
 
 
+def training_flops(config: dict[str, Any]) -> float:
+    """Operations of one row in a training with this config, forward and backward."""
+    module, batch = _model_and_rows(config)
+    return _training(module, batch, config["insert_layer"])
+
+
 def search_flops(config: dict[str, Any], search: dict[str, Any]) -> float:
     """Operations of a search with this config, its updates at random arms and its scorings."""
     module, batch = _model_and_rows(config)
@@ -47,7 +53,7 @@ def _model_and_rows(config: dict[str, Any]) -> tuple[DVPModule, dict[str, Any]]:
     return module, batch
 
 
-def _training(module: DVPModule, batch: dict[str, Any], layer: int) -> float:
+def _training(module: DVPModule, batch: dict[str, Any], layer: int | list[int]) -> float:
     """Operations of one row, forward and backward."""
     module.train()
     with _counting() as counter:

@@ -69,15 +69,22 @@ def beside(
 ) -> dict[str, Any]:
     """How a search looks beside a sweep: its K, what that loses against the best layer, and its seconds.
 
-    regret: in points, or for metric=speed in updates; None where its K was not swept, or did not pass the level.
+    best_layers: those that no other is ahead of, to what is shown of it. regret: in points, or for metric=speed in
+    updates; None where its K was not swept, or did not pass the level, as regret_told says in words.
     """
     means = {row["layer"]: row["mean"] for row in table if row["mean"] is not None}
     layer, sign = search["insert_layer"], -1 if metric == "speed" else 1
-    best = max(means, key=lambda one: sign * means[one]) if means else None
+    best = max(means.values(), key=lambda mean: sign * mean) if means else None
+    layers = [one for one, mean in means.items() if _number(mean) == _number(best)]
     known = {key: search[key] for key in ("insert_layer", "verdict", "decided", "updates", "seconds")}
     known["use_adapter"] = search["config"].get("use_adapter", True)
-    regret = sign * (means[best] - means[layer]) if layer in means else None
-    return known | {"best_layer": best, "regret": regret, "sweep_seconds": sum(cell["seconds"] for cell in cells)}
+    regret = sign * (best - means[layer]) if layer in means else None
+    known |= {"best_layers": layers, "regret": regret, "sweep_seconds": sum(cell["seconds"] for cell in cells)}
+    if regret is not None:
+        return known | {"regret_told": f"{regret:.2f} {'updates' if metric == 'speed' else 'points'}"}
+    swept = any(row["layer"] == layer for row in table)
+    why = "did not pass the level with every seed" if swept else "was not trained at"
+    return known | {"regret_told": f"unknown, since K = {layer} {why}"}
 
 
 def write_sweep(path: Path, sweep: dict[str, Any]) -> None:
@@ -90,7 +97,7 @@ def rows_for_search(sweep: dict[str, Any], folder: Path) -> list[list[str]]:
     unit = UNITS[sweep["metric"]]
     rows = [[f"K = {row['layer']}, {sweep['monitor']}, {unit}", _number(row["mean"])] for row in sweep["table"]]
     search = sweep["search"]
-    rows += [["regret of the search", _number(search["regret"])]]
+    rows += [["regret of the search", search["regret_told"]]]
     rows += [
         ["counted operations of the search, and of the sweep", f"{search['flops']:.3g}, {search['sweep_flops']:.3g}"]
     ]
@@ -112,12 +119,11 @@ def table_lines(sweep: dict[str, Any]) -> str:
     search = sweep["search"]
     if search is None:
         return "\n".join([*lines, "No search of these settings lies beside it."])
-    points = "updates" if sweep["metric"] == "speed" else "points"
     parts = trained_parts(search["use_adapter"])
-    lost = "unknown" if search["regret"] is None else f"{search['regret']:.2f} {points}"
+    best = " and ".join(map(str, search["best_layers"])) or "none"
     lines += [
         f"The search {search['path']} (with {parts}) says {search['verdict']}",
-        f"  regret of K = {search['insert_layer']}: {lost} (best here: {search['best_layer']})",
+        f"  regret of K = {search['insert_layer']}: {search['regret_told']} (best here: {best})",
         f"  cost: {search['flops']:.3g} of {search['sweep_flops']:.3g} counted FLOPs "
         f"({100 * search['flops'] / search['sweep_flops']:.1f} % of this sweep), "
         f"{search['seconds']:.0f} of {search['sweep_seconds']:.0f} s",

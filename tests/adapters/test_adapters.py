@@ -5,15 +5,15 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from tiny_world import LAYERS
+from tiny_world import LAYERS, MODELS
 from torch import nn
 
-from dvp.adapters import ADAPTERS, Adapted, Adapter, Wrapped, freeze, inject_adapters
+from dvp.adapters import ADAPTERS, Adapted, Adapter, Injected, Wrapped, freeze, inject_adapters
 from dvp.backbones import BACKBONES, load_backbone
 from dvp.model import DVP
 from dvp.optim import parameter_groups
 
-FAMILIES = pytest.mark.parametrize("family", BACKBONES)
+FAMILIES = pytest.mark.parametrize("family", MODELS)
 KINDS = pytest.mark.parametrize("kind", ADAPTERS)
 
 
@@ -56,9 +56,10 @@ def norms(model: nn.Module) -> set[str]:
 @pytest.mark.parametrize("kind", [kind for kind, row in ADAPTERS.items() if isinstance(row, Wrapped)])
 def test_every_sub_layer_gets_one_adapter(family: str, kind: bool | str, make_dvp: Callable[..., DVP]) -> None:
     model = make_dvp(family, use_adapter=kind).backbone.model
-    stacks = {name: model.get_submodule(name) for name in BACKBONES[family].adapters_per_layer}
+    expected = BACKBONES[MODELS[family][0]].adapters_per_layer
+    stacks = {name: model.get_submodule(name) for name in expected}
     for name, stack in stacks.items():
-        assert [adapters(layer) for layer in stack] == [BACKBONES[family].adapters_per_layer[name]] * len(stack)
+        assert [adapters(layer) for layer in stack] == [expected[name]] * len(stack)
     assert adapters(model) == sum(map(adapters, stacks.values()))
 
 
@@ -124,7 +125,7 @@ def test_the_gradient_reaches_every_trained_parameter(
     family: str, use_adapter: bool | str, insert_layer: int, make_dvp: Callable[..., DVP], batch_of: Callable
 ) -> None:
     model = make_dvp(family, use_adapter=use_adapter)
-    if use_adapter:
+    if isinstance(ADAPTERS.get(use_adapter), Injected):
         stir(model, use_adapter)  # PEFT's begin with a matrix of zeros, behind which nothing moves
     model(batch_of(family), insert_layer).square().sum().backward()
     for name, parameter in model.named_parameters():

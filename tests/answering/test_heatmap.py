@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_world import picture
+from tiny_world import NAMED_FAMILIES, picture
 
-import clip
 import dvp
 from dvp.answering.heatmap import FRAME, HOT, MARGIN, PANEL, TITLE, WORDS, draw_heatmap
-from dvp.backbones import BACKBONES
+from dvp.encoders import CLIP
+from dvp.encoders.transform import prepare
 from dvp.errors import UserError
 
 
-@pytest.mark.parametrize("family", BACKBONES)
+@pytest.mark.parametrize("family", NAMED_FAMILIES)
 def test_the_weights_are_those_of_queries_and_keys_in_the_pass_that_answered(family: str, checkpoint) -> None:
     model = dvp.load(checkpoint(f"dvp_adaption_{family}_vqa"))
     compressor, seen = model.model.compressors[0], []
@@ -47,22 +47,22 @@ def test_it_costs_nothing_when_it_is_not_asked_for(checkpoint) -> None:
 @pytest.mark.parametrize("size", [(100, 60), (60, 100), (61, 61), (1, 1), (300, 7), (7, 5)])
 def test_the_frame_lies_where_the_encoder_looked(size: tuple[int, int]) -> None:
     """A picture that is white there and black elsewhere is seen white."""
-    left, top, right, bottom = clip.middle_square(*size, 16)
+    left, top, right, bottom = CLIP.at(16).seen(*size)
     assert 0 <= left <= right <= size[0] + 1e-6 and 0 <= top <= bottom <= size[1] + 1e-6
     assert right - left == pytest.approx(min(size), rel=0.1) and bottom - top == pytest.approx(min(size), rel=0.1)
     inside = np.zeros(size[::-1], np.uint8)
     inside[round(top) : round(bottom), round(left) : round(right)] = 255
-    outside = clip.preprocess(Image.fromarray(255 - inside), 16)
-    seen = clip.preprocess(Image.fromarray(inside), 16)
+    outside = prepare(Image.fromarray(255 - inside), CLIP.at(16))
+    seen = prepare(Image.fromarray(inside), CLIP.at(16))
     assert (seen[:, 1:-1, 1:-1] > outside[:, 1:-1, 1:-1]).all()
 
 
 def test_the_largest_weight_is_hot_and_the_crop_is_framed() -> None:
     weights = torch.full((2, 5), 0.1)
     weights[0, 3] = weights[1, 1] = 0.6  # behind the class token: bottom left, top left
-    page = np.asarray(
-        draw_heatmap(Image.new("RGB", (400, 200), "black"), weights, clip.middle_square(400, 200, 16))
-    ).astype(int)
+    page = np.asarray(draw_heatmap(Image.new("RGB", (400, 200), "black"), weights, CLIP.at(16).seen(400, 200))).astype(
+        int
+    )
     width = max(PANEL, WORDS) + MARGIN
     panels = [page[MARGIN + TITLE :, MARGIN + number * width :][: PANEL // 2, :PANEL] for number in range(4)]
     first = PANEL // 4  # where the middle square begins
@@ -83,7 +83,7 @@ def test_the_largest_weight_is_hot_and_the_crop_is_framed() -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (20_000, 3), (3, 20_000)])
 def test_odd_pictures_are_drawn_small(size: tuple[int, int]) -> None:
-    page = draw_heatmap(Image.new("RGB", size), torch.rand(12, 50), clip.middle_square(*size, 16))
+    page = draw_heatmap(Image.new("RGB", size), torch.rand(12, 50), CLIP.at(16).seen(*size))
     assert max(page.size) < 2000
     assert page.height >= MARGIN + 3 * (PANEL // 4 + TITLE + MARGIN)  # of a strip what is around the crop
 

@@ -12,10 +12,9 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tiny_world import picture, rows_of
+from tiny_world import NAMED_FAMILIES, picture, rows_of
 
 import dvp
-from dvp.backbones import BACKBONES
 from dvp.config import SHAPES_MODELS
 from dvp.data.arrow import open_table
 from dvp.errors import UserError
@@ -26,7 +25,7 @@ from dvp.tasks import TASKS
 
 BERT = "dvp_adaption_bert_vqa"
 EMBEDDED = {"clip_model": str(SHAPES_MODELS / "clip"), "image_size": 60, "tokenizer": str(SHAPES_MODELS / "bert")}
-CASES = {f"{family}": (f"dvp_adaption_{family}_vqa", {}) for family in BACKBONES} | {
+CASES = {f"{family}": (f"dvp_adaption_{family}_vqa", {}) for family in NAMED_FAMILIES} | {
     "adapters": ("dvp_adaption_bert_gqa", {"use_adapter": True}),
     "as published": ("dvp_adaption_t5_gqa", {"as_published": True}),
     "blind": ("dvp_adaption_bert_gqa", {"image_tokens": "zero"}),

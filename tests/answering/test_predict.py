@@ -13,6 +13,7 @@ from tiny_world import picture
 
 import dvp
 from dvp.answering import many
+from dvp.files import locked
 
 ROOT = Path(__file__).parents[2]
 BERT = "dvp_adaption_bert_vqa"
@@ -133,6 +134,44 @@ def test_an_interrupted_run_goes_on_where_it_was(asked: Path, checkpoint, comman
     asked.write_text("\n".join(lines))
     command("predict", "with", **options, to=to)  # mended: it ends well, with what was lacking
     assert answered == [5, 7, 3, 4, 6] and [row["line"] for row in read(to)] == [1, 5, 7, 3, 4, 6]
+
+
+@pytest.mark.parametrize("whole_batches", [True, False])
+def test_what_was_cut_off_is_answered_in_the_batches_it_would_have_been_in(
+    whole_batches: bool, asked: Path, checkpoint, command, tmp_path, monkeypatch
+) -> None:
+    asked.write_text("\n".join([asked.read_text().splitlines()[0]] * 7))
+    batches: list[list[int]] = []
+    answer = many._answer
+
+    def note(*arguments: Any) -> None:
+        batches.append([number for number, _, _ in arguments[1]])
+        answer(*arguments)
+
+    monkeypatch.setattr(many, "_answer", note)
+    if not whole_batches:
+        monkeypatch.setattr(many, "_whole_batches", lambda to, done, batch_size: done)
+    to, options = tmp_path / "answers.jsonl", {"load_path": checkpoint(BERT), "ask_from": asked, "per_gpu_batchsize": 3}
+    command("predict", "with", **options, to=to)
+    whole, expected = to.read_bytes(), list(batches)
+    assert expected == [[1, 2, 3], [4, 5, 6], [7]]
+    row = len(whole) // 7
+    for kept in (0, 3 * row, 3 * row + 1, 4 * row, 5 * row - 1, 7 * row - 1, 7 * row):
+        batches.clear()
+        to.write_bytes(whole[:kept])
+        command("predict", "with", **options, to=to)
+        assert to.read_bytes() == whole or not whole_batches  # of other batches the last digits may differ
+        as_before = [batch for batch in batches if batch] == expected[kept // row // 3 if kept < len(whole) else 3 :]
+        assert as_before == (whole_batches or kept not in (4 * row, 5 * row - 1))
+
+
+def test_two_do_not_write_the_same_answers(asked: Path, checkpoint, command, refused, tmp_path: Path) -> None:
+    asked.write_text(asked.read_text().splitlines()[0])
+    to = tmp_path / "answers.jsonl"
+    with locked(tmp_path / f".{to.name}.lock"):
+        said = refused("predict", "with", load_path=checkpoint(BERT), ask_from=asked, to=to)
+    assert "is being written by another process" in said and not to.exists()
+    command("predict", "with", load_path=checkpoint(BERT), ask_from=asked, to=to)
 
 
 def test_without_a_place_the_answers_are_printed(asked: Path, checkpoint, command, capsys) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_world import TOKENIZERS, deep
+from tiny_world import MODELS, TOKENIZERS, deep
 from torch import Tensor
 
 from dvp.backbones import BACKBONES, LanguageBackbone, State, family_of, load_backbone
@@ -21,7 +21,7 @@ FAMILIES = pytest.mark.parametrize("family", BACKBONES)
 
 
 def tokens(family: str, folder: str, texts: list[str] = TEXTS) -> dict[str, Tensor]:
-    """A padded batch of the texts."""
+    """A padded batch of the texts, longer than the windows of tiny models."""
     tokenizer = BACKBONES[family].tokenizer(folder)
     batch = tokenizer(texts, padding="max_length", truncation=True, max_length=16, return_tensors="pt")
     return {name: batch[name] for name in ("input_ids", "attention_mask")}
@@ -41,10 +41,10 @@ def whole_model(family: str, model: torch.nn.Module, batch: dict[str, Tensor]) -
     return hidden[rows, {"first": 0, "last": last}[BACKBONES[family].read_token]]
 
 
-@pytest.fixture(params=BACKBONES)
+@pytest.fixture(params=MODELS)
 def case(request: pytest.FixtureRequest, language_models: dict[str, str]) -> tuple[str, LanguageBackbone, dict]:
-    family = request.param
-    return family, load_backbone(language_models[family]).eval(), tokens(family, language_models[family])
+    family, folder = MODELS[request.param][0], language_models[request.param]
+    return family, load_backbone(folder).eval(), tokens(family, folder)
 
 
 @torch.no_grad()
@@ -113,9 +113,9 @@ def test_the_prompt_reaches_the_read_out_from_every_layer(case: tuple) -> None:
         assert ((first - second).abs().amax(1) > 1e-4).all()
 
 
-def test_a_fresh_backbone_is_in_training_mode(language_models: dict[str, str]) -> None:
-    for folder in language_models.values():
-        assert all(module.training for module in load_backbone(folder).modules())
+@pytest.mark.parametrize("model", MODELS)
+def test_a_fresh_backbone_is_in_training_mode(model: str, language_models: dict[str, str]) -> None:
+    assert all(module.training for module in load_backbone(language_models[model]).modules())
 
 
 @FAMILIES
@@ -199,7 +199,7 @@ BREAK: dict[str, tuple[Callable[[Path], Any], str]] = {
     "truncated": (lambda folder: (folder / "model.safetensors").write_bytes(b"\0" * 20), "cannot be read"),
     "a weight missing": (_drop_a_weight, "do not cover"),
     "code": (_pickled_code, "cannot be read"),
-    "unknown family": (lambda folder: (folder / "config.json").write_text('{"model_type": "gpt2"}'), "gpt2.*bert, t5"),
+    "unknown family": (lambda folder: (folder / "config.json").write_text('{"model_type": "opt"}'), "opt.*BERT, T5"),
     "damaged config": (lambda folder: (folder / "config.json").write_text("{"), "could not be read"),
 }
 

@@ -11,16 +11,15 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_world import fit
+from tiny_world import NAMED_FAMILIES, fit
 
-from dvp.backbones import BACKBONES
 from dvp.build import build_data, build_module
 from dvp.checkpoints import TrainedOnly, read_checkpoint, trained_state
 from dvp.errors import UserError
 from dvp.files import write_checksums
 
 RUNS = ["dvp_search_bert_vqa", "dvp_search_bert_gqa", "dvp_adaption_t5_snli_ve", "dvp_adaption_llama_vqa"]
-RUNS += [f"dvp_adaption_{family}_vqa" for family in BACKBONES if not any(f"_{family}_" in run for run in RUNS)]
+RUNS += [f"dvp_adaption_{family}_vqa" for family in NAMED_FAMILIES if not any(f"_{family}_" in run for run in RUNS)]
 
 
 def checkpoints(config: dict) -> dict[str, Path]:

@@ -94,6 +94,17 @@ def test_a_blind_search_starts_nothing_that_sees(configure) -> None:
         build(configure(f"dvp_adaption_{TASK}", use_adapter=True, load_path=str(last)))
 
 
+def test_a_blind_search_is_named_so_before_anything_is_taken_from_it(search, configure, command, refused, tiny, capsys) -> None:  # fmt: skip  # noqa: E501
+    config = configure(f"dvp_search_{TASK}", image_tokens="zero", use_adapter=True)
+    fit(config)
+    last = next(Path(config["log_dir"]).rglob("version_1/checkpoints/last.ckpt"))
+    note_found(last, 1)
+    settings = tiny(f"dvp_adaption_{TASK}", use_adapter=True, load_path=last)
+    assert "is of a blind search (image_tokens=zero)" in refused("with", f"dvp_adaption_{TASK}", **settings)
+    assert "of a search" not in capsys.readouterr().out
+    command("with", f"dvp_adaption_{TASK}", **settings | {"image_tokens": "zero"})
+
+
 # By the command line
 
 
@@ -124,6 +135,8 @@ def test_k_is_the_searchs_unless_it_is_typed(words: dict, layer: int, search, co
     out = capsys.readouterr().out
     assert f"From the search {last}, at K = {layer}: compressor {layer}," in out
     assert ("K = 2 it is" in out) == ("insert_layer" not in words or "start_from" in words)
+    overrides = f"insert_layer={layer} is taken, not the search's K = 2." in out
+    assert overrides == ("start_from" in words and words.get("insert_layer") == 1)
     (trained,) = Path(config["log_dir"]).glob("dvp_adaption*/version_0/checkpoints/last.ckpt")
     assert read_description(str(trained))["insert_layer"] == layer
     assert read_description(str(trained))["config"]["load_path"] == str(last)
@@ -134,6 +147,9 @@ def test_where_a_search_left_no_record_k_has_to_be_typed(search, refused, comman
     (last.parents[1] / "search.json").unlink()
     settings = tiny(f"dvp_adaption_{TASK}", use_adapter=True, load_path=last)
     assert "has not ended, or was moved" in refused("with", f"dvp_adaption_{TASK}", **settings)
+    starts = settings | {"load_path": "", "start_from": "search"}
+    interrupted = f"it was interrupted, or still runs; resume_from={last} goes on with it"
+    assert interrupted in refused("with", f"dvp_adaption_{TASK}", **starts)
     command("with", f"dvp_adaption_{TASK}", **settings, insert_layer=1)
 
 

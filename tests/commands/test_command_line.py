@@ -1,6 +1,7 @@
 """The command line: words in the wrong place get the right hint, at once, and a start that fails leaves nothing."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -70,6 +71,24 @@ def test_a_misplaced_word_gets_the_right_hint(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_terminal_shows_the_sentence_alone_and_a_log_has_a_word_before_it() -> None:
+    words = [sys.executable, str(ROOT / "run.py"), "predict", "with", "load_path=nothing"]
+    sentence = "load_path=nothing: there is no such checkpoint; give one under log_dir, such as .../last.ckpt."
+    logged = run_here(*words[2:])
+    assert (logged.returncode, logged.stderr, logged.stdout) == (1, f"UserError: {sentence}\n", "")
+    main, side = os.openpty()
+    shown = subprocess.run(words, stderr=side, stdout=side, timeout=120)
+    os.close(side)
+    assert shown.returncode == 1
+    assert os.read(main, 10_000).decode().removesuffix("\x1b[0m") == f"{sentence}\r\n"  # colorama's last word
+    os.close(main)
+
+
+def test_sacreds_debugging_gets_the_error_itself(command) -> None:
+    with pytest.raises(UserError, match="there is no such checkpoint"):
+        command("predict", "--debug", "with", "load_path=nothing")
+
+
 def test_the_command_that_a_hint_names_is_taken(refused: Callable[..., str]) -> None:
     for line in ("shapes dvp_search_bert_vqa seed=1", "with shapes seed=1 dvp_search_bert_vqa"):
         words = refused(*line.split()).strip().split("python run.py with ")[1].split()
@@ -94,6 +113,7 @@ def test_a_bare_command_says_how_to_begin(words: list[str]) -> None:
         ("end_lr", ["end_lr = 0 ", "polynomial decay", "It must be a number"]),
         ("dvp_search_t5_gqa", ["Search K: T5, gqa", "learning_rate = 0.0002  (not 0.0001)"]),
         ("convert", ["official raw files", "raw_root"]),
+        ("seed", ["of weights, order, dropout and arms"]),  # not what Sacred says of it
         ("shapes", ["Draw the embedded world", "goes last", "num_heads = 4"]),
     ],
 )

@@ -13,6 +13,7 @@ from fake_hub import TOKEN, Hub, serving
 from tiny_world import picture
 
 import dvp
+from dvp.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 BERT = "dvp_adaption_bert_vqa"
@@ -30,6 +31,8 @@ def online(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Hub:
     """The hub of this process."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.address)
+    address = f"{hub.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", address)
     for name in ("HF_HUB_DISABLE_TELEMETRY", "HF_HUB_DISABLE_XET"):
         monkeypatch.setattr(huggingface_hub.constants, name, True)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
@@ -55,6 +58,46 @@ def test_what_was_pushed_answers_as_the_checkpoint_does(hub: Hub, checkpoint: Ca
     assert hub.commits == [NAME] and hub.created[0]["visibility"] == "private"
     expected = dvp.load(last).answer(picture(5), "is there a red circle")
     assert dvp.load(pull(hub, tmp_path / "pulled")).answer(picture(5), "is there a red circle") == expected
+
+
+def test_it_is_loaded_by_its_name_and_asked_for_anew(
+    online: Hub, checkpoint, command, monkeypatch, tmp_path: Path, free_port: int
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "kept"))
+    command("export", "with", load_path=checkpoint(BERT), push_to=NAME, with_base=True)
+    expected = dvp.load(checkpoint(BERT)).answer(picture(5), "is there a red circle")
+    assert dvp.load(NAME).answer(picture(5), "is there a red circle") == expected
+    other = checkpoint(BERT, seed=1)
+    command("export", "with", load_path=other, push_to=NAME, with_base=True, overwrite=True)
+    newer = dvp.load(other).answer(picture(5), "is there a red circle")
+    assert dvp.load(NAME).answer(picture(5), "is there a red circle") == newer != expected
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{free_port}")  # nobody answers
+    assert dvp.load(NAME).answer(picture(5), "is there a red circle") == newer
+
+
+NOT_LOADED = {
+    "unknown": ("someone/nothing", "does not give it (404): check the name"),
+    "another's": ("someone/bert", "is no export of this project"),
+    "without a config": ("someone/data", "is no export of this project"),
+    "nobody answers": (NAME, "cannot be reached to look for it there"),
+    "offline": (NAME, "cannot be reached to look for it there"),
+}
+
+
+@pytest.mark.parametrize("case", NOT_LOADED)
+def test_a_name_that_gives_no_model_is_a_sentence(case: str, online: Hub, monkeypatch, tmp_path, free_port) -> None:
+    name, said = NOT_LOADED[case]
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "kept"))
+    online.repositories["someone/bert"] = {"config.json": b'{"model_type": "bert"}', "large.bin": b"0"}
+    online.repositories["someone/data"] = {"README.md": b""}
+    if case == "offline":
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    elif case == "nobody answers":
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{free_port}")
+    with pytest.raises(UserError) as error:
+        dvp.load(name)
+    assert said in str(error.value) and name in str(error.value) and "\n" not in str(error.value)
+    assert not list(tmp_path.rglob("large.bin"))
 
 
 def test_a_repository_that_is_there_is_asked_for(online: Hub, checkpoint, command, refused, tmp_path) -> None:

@@ -12,11 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny_world import fit
+from tiny_world import NAMED_FAMILIES, fit
 from two_processes import in_two_processes
 
 import dvp
-from dvp.backbones import BACKBONES
 from dvp.commands import report as collecting
 from dvp.files import write_whole
 from dvp.module import DVPModule
@@ -46,7 +45,7 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("task", ["vqa", "gqa", "snli_ve"])
-@pytest.mark.parametrize("family", BACKBONES)
+@pytest.mark.parametrize("family", NAMED_FAMILIES)
 def test_a_training_ends_with_its_report(family: str, task: str, tiny, command, capsys) -> None:
     experiment = f"dvp_adaption_{family}_{task}"
     settings = tiny(experiment, insert_layer=1)

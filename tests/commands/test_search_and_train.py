@@ -105,6 +105,8 @@ def test_each_stage_has_its_own_and_what_is_typed_holds_for_both() -> None:
     assert search["learning_rate"] == train["learning_rate"] == 0.5
     told = differences(search, train)
     assert "use_adapter                     True           False" in told and "learning_rate" not in told
+    assert "max_epoch" in told
+    assert "max_epoch" not in differences(*two_stages([BERT, "shapes"], {"max_steps": 9}))  # which it does not count in
 
 
 @pytest.mark.parametrize("key", ["insert_layer", "load_path", "resume_from", "test_only", "start_from", "search_stage"])

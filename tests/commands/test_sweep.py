@@ -11,7 +11,7 @@ from pytorch_lightning import Trainer
 
 from dvp.build import build
 from dvp.config import check, ex
-from dvp.sweep import beside, search_flops, sweep_flops, table_of
+from dvp.sweep import beside, search_flops, sweep_flops, table_lines, table_of
 
 BERT = "dvp_adaption_bert_gqa"
 
@@ -121,7 +121,19 @@ def test_means_spread_and_regret() -> None:
     )
     assert [found["regret"] for found in score] == [15.0, 0.0, None]
     assert [found["regret"] for found in speed] == [0.0, 15.0, None]  # fewer updates are better
-    assert score[0]["best_layer"] == 1 and speed[0]["best_layer"] == 0 and score[0]["sweep_seconds"] == 4.0
+    assert score[0]["best_layers"] == [1] and speed[0]["best_layers"] == [0] and score[0]["sweep_seconds"] == 4.0
+
+
+def test_tied_layers_are_all_named_and_an_unknown_regret_is_explained() -> None:
+    cells = [*CELLS[:3], {"layer": 3, "seed": 0, "value": 60.001, "seconds": 1.0, "updates": 8}, CELLS[3]]
+    table = table_of(cells)
+    found = {layer: beside(table, cells, SEARCH | {"insert_layer": layer}, "score") for layer in (0, 2, 5)}
+    assert found[0]["best_layers"] == [1, 3] and found[0]["regret_told"] == "15.00 points"
+    assert found[2]["regret_told"] == "unknown, since K = 2 did not pass the level with every seed"
+    assert found[5]["regret_told"] == "unknown, since K = 5 was not trained at"
+    costs = {"flops": 1.0, "sweep_flops": 2.0, "path": "there"}
+    sweep = {"monitor": "score", "metric": "score", "table": table, "search": found[5] | costs}
+    assert "regret of K = 5: unknown, since K = 5 was not trained at (best here: 1 and 3)" in table_lines(sweep)
 
 
 def test_operations_grow_with_updates_and_scorings(configure) -> None:

@@ -10,8 +10,7 @@ import pytest
 
 from dvp import search
 from dvp.adapters import ADAPTERS
-from dvp.backbones import BACKBONES
-from dvp.config import EXPERIMENTS, LANGUAGE_MODELS, NAMED, RULES, SHAPES, SHAPES_MODELS, TASK_NAMES, check, ex
+from dvp.config import EXPERIMENTS, NAMED, RULES, SHAPES, SHAPES_MODELS, TASK_NAMES, check, ex
 from dvp.config.experiments import (
     SHAPES_ADAPTERS,
     SHAPES_SCIENCE_QA,
@@ -23,6 +22,7 @@ from dvp.config.experiments import (
 from dvp.config.rules import SEARCH_RULES, STRATEGIES, TEXTS, check_value, check_values
 from dvp.errors import UserError
 from dvp.evaluation import SCORERS
+from dvp.families import LANGUAGE_MODELS
 from dvp.tasks import TASKS
 
 PUBLISHED = json.loads((Path(__file__).parents[1] / "published_configs.json").read_text(encoding="utf-8"))
@@ -67,7 +67,7 @@ def test_names_are_those_of_the_tables() -> None:
     assert set(SEARCH_RULES) == set(search.RULES)
     assert RULES["task"].what == f"one of {', '.join(SCORERS)}"
     assert set(TASK_NAMES) == set(TASKS)
-    assert {name.lower() for name in LANGUAGE_MODELS} == set(BACKBONES)
+    assert {settings["language_model"] for settings in NAMED.values()} <= set(LANGUAGE_MODELS)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -189,8 +189,8 @@ TAKEN: dict[str, list[Any]] = {
     "max_steps": [None, 1, 2, 3, 1000],
     **dict.fromkeys(("per_gpu_batchsize", "search_warmup_steps", "rest_val_images"), WHOLE),
     **dict.fromkeys(("num_gpus", "num_workers"), WHOLE),
-    **dict.fromkeys(("image_size", "max_new_tokens", "num_heads", "max_epoch", "batch_size", "top"), [1, 2, 3, 1000]),
-    "adapter_rank": [1, 2, 3, 1000],
+    **dict.fromkeys(("image_size", "prompt_tokens", "max_new_tokens", "num_heads"), [1, 2, 3, 1000]),
+    **dict.fromkeys(("max_epoch", "batch_size", "top", "adapter_rank"), [1, 2, 3, 1000]),
     "adapter_targets": ["abc", "vqa", "auto", "all", "1", "true", ["abc"], ["vqa", "gqa"], *TASKS_AS_LISTS],
     "lora_alpha": [number for number in NUMBERS if number],
     **dict.fromkeys(("min_answer_count", "num_nodes", "cpu_processes"), [1, 2, 3, 1000]),
@@ -302,8 +302,8 @@ def test_accumulation_makes_up_the_batch_or_is_refused(settings: dict, passes: i
         ({"use_adapter": "prefix"}, "use_adapter=prefix is not offered, .* take lora, dora or ia3"),
         ({"quantize": "8bit", "use_adapter": "dora", "num_gpus": 0}, "quantize=8bit with use_adapter=dora needs a GPU"),
         ({"quantize": "8bit"}, "quantize=8bit is for a frozen language model, .* add use_adapter=True or lora"),
-        ({"strategy": "fsdp", "num_gpus": 0}, "needs a GPU"),
-        ({"strategy": "fsdp", "num_gpus": 1}, "is not offered, it cuts weights"),
+        ({"strategy": "deepspeed", "num_gpus": 0}, "needs a GPU"),
+        ({"strategy": "fsdp"}, "add use_adapter=True"),
         ({"per_gpu_batchsize": 0}, "how many rows fit"),
     ],
 )

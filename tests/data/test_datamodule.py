@@ -10,9 +10,10 @@ import pyarrow as pa
 import pytest
 from tiny_world import PIXELS, SPLITS, rows_of, write_table
 
-import clip
 from dvp.backbones import BACKBONES
 from dvp.data import QuestionData, QuestionReader, read_answers
+from dvp.encoders import CLIP
+from dvp.encoders.transform import prepare
 from dvp.errors import UserError
 from dvp.tasks import TASKS
 
@@ -25,7 +26,7 @@ def make_data(data_root: str, language_models: dict[str, str]) -> Callable[..., 
         tokenizer = BACKBONES["bert"].tokenizer(language_models["bert"])
         answers = read_answers(str(folder), TASKS[task])
         length = options.pop("max_text_len", 16)
-        reader = QuestionReader(TASKS[task], answers, tokenizer, lambda image: clip.preprocess(image, PIXELS), length)
+        reader = QuestionReader(TASKS[task], answers, tokenizer, lambda image: prepare(image, CLIP.at(PIXELS)), length)
         data = QuestionData(TASKS[task], str(folder), reader, **options)
         data.trainer = SimpleNamespace(global_rank=rank, world_size=world_size)
         return data

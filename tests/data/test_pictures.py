@@ -8,10 +8,11 @@ import pytest
 import torch
 from tiny_world import PIXELS, picture, rows_of, write_table
 
-import clip
 from dvp.data.arrow import Table, open_table
 from dvp.data.pictures import CachedPictures, encode_pictures, missing_pictures, picture_hashes
 from dvp.data.token_cache import TokenCache
+from dvp.encoders import CLIP
+from dvp.encoders.transform import prepare
 from dvp.errors import UserError
 from dvp.manifest import image_hash
 
@@ -55,7 +56,7 @@ def test_each_distinct_picture_is_encoded_once_and_found_from_every_row(table, c
     for expected in (3, 0):
         missing = missing_pictures(cache, [(table, hashes), (table, hashes)])
         assert len(missing) == expected
-        encode_pictures(cache, missing, lambda image: clip.preprocess(image, PIXELS), encode, **options)
+        encode_pictures(cache, missing, lambda image: prepare(image, CLIP.at(PIXELS)), encode, **options)
         cache.open()
     assert len(seen) == 3
     pictures = CachedPictures(cache, {"train": hashes}, encode)

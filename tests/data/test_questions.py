@@ -7,15 +7,16 @@ import pytest
 import torch
 from tiny_world import PIXELS, PUBLISHED, SPLITS, rows_of
 
-import clip
 from dvp.backbones import BACKBONES
 from dvp.data.questions import Collate, Questions
+from dvp.encoders import CLIP
+from dvp.encoders.transform import prepare
 from dvp.tasks import TASKS, soft_targets
 
 
 def questions(task: str, splits: tuple[str, ...], labelled_only: bool = False, rows=None) -> Questions:
     tables = [pa.Table.from_pylist(rows or rows_of(task, split)) for split in splits]
-    return Questions(tables, TASKS[task], lambda image: clip.preprocess(image, PIXELS), labelled_only)
+    return Questions(tables, TASKS[task], lambda image: prepare(image, CLIP.at(PIXELS)), labelled_only)
 
 
 @pytest.mark.parametrize("task", SPLITS)
@@ -86,7 +87,7 @@ def test_published_tables_give_rows(real_data, tmp_path: Path) -> None:
     for task in map(TASKS.get, PUBLISHED):
         splits = tuple(dict.fromkeys(task.train + task.validate + task.test))
         tables = [open_table(str(real_data() / "ref_arrow"), task.files, split) for split in splits]
-        dataset = Questions(tables, task, lambda image: clip.preprocess(image, PIXELS), labelled_only=False)
+        dataset = Questions(tables, task, lambda image: prepare(image, CLIP.at(PIXELS)), labelled_only=False)
         for item in range(len(dataset)):
             row = dataset[item]
             assert row["text"] and row["pixel_values"].isfinite().all()

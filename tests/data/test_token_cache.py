@@ -67,6 +67,16 @@ def test_it_grows_over_shards_and_runs(tmp_path: Path, monkeypatch: pytest.Monke
         assert torch.equal(read(cache, hashes), tokens)
 
 
+def test_what_is_lacking_after_a_kill_begins_with_a_whole_batch(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("dvp.data.token_cache.SHARD_BYTES", 3 * 5 * 8 * 4)
+    (hashes, tokens), killed = some_tokens(12), a_cache(tmp_path)
+    for size in (2, 2, 8):  # of which the last is more than a shard should hold
+        start = len(killed.rows)
+        killed.add(hashes[start : start + size], tokens[start : start + size])
+        assert len(a_cache(tmp_path).rows) in (0, 2, 4, 12)
+    assert torch.equal(read(a_cache(tmp_path), hashes), tokens)
+
+
 @pytest.mark.parametrize(
     "change",
     [

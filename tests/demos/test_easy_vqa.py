@@ -8,11 +8,11 @@ import pytest
 import torch
 from transformers import BertModel
 
-import clip
 import run
 from demos import easy_vqa
 from demos.larger import write_bert_with_words, write_larger_clip
 from dvp.config import SHAPES_MODELS
+from dvp.encoders.loading import load_encoder
 
 installed = pytest.mark.skipif(
     importlib.util.find_spec("easy_vqa") is None, reason="needs the package easy-vqa: pip install easy-vqa"
@@ -42,10 +42,10 @@ def test_the_whole_set_is_there_and_its_commonest_answers_are_known(tmp_path: Pa
 
 
 def test_a_larger_encoder_sees_as_before_at_its_own_size_and_more_at_twice(tmp_path: Path) -> None:
-    source = clip.load(str(SHAPES_MODELS / "clip"))
+    source = load_encoder(str(SHAPES_MODELS / "clip"))
     for pixels in (60, 120):
         write_larger_clip(SHAPES_MODELS / "clip", tmp_path / str(pixels), pixels)
-    same, twice = (clip.load(str(tmp_path / str(pixels))) for pixels in (60, 120))
+    same, twice = (load_encoder(str(tmp_path / str(pixels))) for pixels in (60, 120))
     pixels = torch.randn(1, 3, 60, 60, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(same(pixels).last_hidden_state, source(pixels).last_hidden_state)

@@ -17,7 +17,7 @@ def test_answers_are_written_in_order_with_a_note_beside_them(tmp_path: Path) ->
     path = tmp_path / "result" / "vqa_submit_last.json"
     write_submission(path, predictions(ROWS, [3, 7], NAMES), {"as_published": False})
     assert json.loads(path.read_text()) == [{"question_id": 3, "answer": "two"}, {"question_id": 7, "answer": "yes"}]
-    assert json.loads(path.with_suffix(".about.json").read_text()) == {"as_published": False}
+    assert json.loads(path.with_suffix(".about.json").read_text()) == {"format": 1, "as_published": False}
     assert len(list(path.parent.iterdir())) == 2
 
 

@@ -1,13 +1,18 @@
-"""A run of which one process fails: failing.py <how> <rank> with ...; how is a key of FAILURES."""
+"""A run of which one process fails: failing.py <how> <rank> [alone] with ...; how is a key of FAILURES.
+
+alone: without the guard that ends the others, too.
+"""
 
 import os
 import resource
 import signal
 import sys
+from contextlib import nullcontext
 from typing import Any
 
 import run
 from dvp.module import DVPModule
+from dvp.runs import stopping
 
 
 def raise_error() -> None:
@@ -26,7 +31,10 @@ FAILURES = {
 
 def main() -> None:
     """Fails in the fifth pass on one rank."""
-    how, rank = sys.argv[1], int(sys.argv[2])
+    how, rank, words = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
+    if words[0] == "alone":
+        words = words[1:]
+        stopping.Together = lambda *watched: nullcontext()
     before, passes = DVPModule.training_step, 0
 
     def training_step(self: DVPModule, *args: Any) -> Any:
@@ -37,7 +45,7 @@ def main() -> None:
         return before(self, *args)
 
     DVPModule.training_step = training_step
-    run.ex.run_commandline(["run.py", *sys.argv[3:]])
+    run.ex.run_commandline(["run.py", *words])
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from tiny_world import picture
 import dvp.prepare.tables as tables
 from dvp.data.arrow import check_answers, open_table, read_answers
 from dvp.errors import UserError
+from dvp.manifest import placing
 from dvp.prepare import convert
 from dvp.tasks import TASKS
 
@@ -135,7 +136,10 @@ def test_without_the_stroke_a_kill_leaves_a_mixture(
     assert refused and all("of another conversion than gqa_manifest.json" in text for text in refused)
 
 
-def test_a_stopped_conversion_that_cannot_be_finished_is_refused(tmp_path: Path, worlds: dict[str, Path]) -> None:
+def test_a_stopped_conversion_that_cannot_be_finished_is_refused(
+    tmp_path: Path, worlds: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(placing, "PATIENCE", 0.3)
     convert("gqa", str(worlds["old"]), str(tmp_path / "data"))
     (tmp_path / "data" / ".gqa.converted").mkdir()
     (tmp_path / "data" / ".gqa.converted" / "gqa_train.arrow").write_bytes(b"")

@@ -2,18 +2,22 @@
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytorch_lightning as pl
 import torch
+from faults.trials import say
 from safetensors.torch import load_file, save_file
 from tiny_world import fit
+from two_processes import in_two_processes
 
 from dvp.checkpoints import not_finite, trained_state
 from dvp.errors import UserError
 from dvp.files import write_checksums
+from dvp.module import DVPModule
 from dvp.runs import trainer as trainers
 from dvp.runs.finite import FILE, GRADIENTS, LOSS, NEVER, Finite
 
@@ -48,6 +52,23 @@ def test_without_the_guard_such_weights_are_saved(configure, unguarded) -> None:
     config = configure(ADAPTION, **HUGE, max_epoch=6)
     fit(config)
     assert not_finite(weights_of(config["log_dir"]))
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_search_that_was_ended_tells_no_k(
+    guarded: bool, command, refused, tiny, arm_one_is_better, monkeypatch
+) -> None:
+    settings = tiny(SEARCH, **HUGE, max_epoch=6, search_warmup_steps=1000)
+    rest = tiny(ADAPTION, insert_layer="auto")
+    if not guarded:
+        monkeypatch.setattr(trainers, "Finite", pl.Callback)
+        command("with", SEARCH, **settings)
+        command("with", ADAPTION, **rest)
+        return
+    assert FILE in refused("with", SEARCH, **settings)
+    assert "found no search" in refused("with", ADAPTION, **rest)
+    for last in Path(settings["log_dir"]).rglob("last.ckpt"):
+        assert "of a search that has not ended" in refused("with", ADAPTION, **rest, load_path=last)
 
 
 def test_a_rate_of_1e30_is_refused_by_name(refused, tiny) -> None:
@@ -92,6 +113,45 @@ def test_the_update_is_not_made_and_its_questions_are_told(what: str, value: flo
     after = {name: one for name, one in trained_state(modules[0]).items() if what != "weight" or "answer" not in name}
     assert all(torch.equal(one, spoil.before[name]) for name, one in after.items())
     assert not not_finite(weights_of(config["log_dir"]))
+
+
+# Two processes, one of which has such numbers in its data
+
+
+def spoil_second(settings: dict[str, Any], place: Path, guarded: bool) -> None:
+    """Train where the fourth update's questions of rank 1 have a target that is no number; note how that ends."""
+    before = DVPModule.training_step
+
+    def training_step(self: DVPModule, batch: dict[str, Any], *rest: Any) -> Any:
+        if self.global_rank == 1 and self.trainer.global_step == 3:
+            batch["targets"][0, 0] = math.nan
+            (place / "asked.json").write_text(json.dumps(batch["question_id"]))
+        return before(self, batch, *rest)
+
+    DVPModule.training_step = training_step
+    if not guarded:
+        trainers.Finite = pl.Callback
+    try:
+        say("with", ADAPTION, *(f"{key}={value}" for key, value in settings.items()))
+        code = 0
+    except SystemExit as end:
+        code = end.code
+    (place / f"code{os.environ['RANK']}").write_text(str(code))
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_of_two_processes_both_stop_and_the_questions_are_told(guarded: bool, tiny, tmp_path: Path) -> None:
+    settings = tiny(ADAPTION, max_steps=None, max_epoch=3, per_gpu_batchsize=2, cpu_processes=2)
+    in_two_processes(spoil_second, settings, tmp_path, guarded)
+    asked = json.loads((tmp_path / "asked.json").read_text())
+    notes = list(Path(settings["log_dir"]).rglob(FILE))
+    assert [(tmp_path / f"code{rank}").read_text() == "0" for rank in (0, 1)] == [not guarded, not guarded]
+    if not guarded:
+        assert not notes and not_finite(weights_of(settings["log_dir"]))
+        return
+    told = json.loads(notes[0].read_text())
+    assert told["update"] == 4 and set(asked) < set(told["question_ids"])
+    assert not not_finite(weights_of(settings["log_dir"]))
 
 
 class Read(Finite):

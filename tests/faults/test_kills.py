@@ -17,6 +17,7 @@ from dvp.module import DVPModule
 from dvp.runs import folder, saving
 from dvp.runs.saving import Best
 from dvp.runs.table import Table
+from dvp.search import KArmedBandit
 
 KILLS = 10  # of each kind under each interval between validations
 AUTO = {"resume_from": "auto"}
@@ -38,7 +39,22 @@ def test_the_run_that_never_stopped_has_what_could_be_lost(whole) -> None:
     _, expected = whole("search")
     assert expected["best"] != [] and expected["best"] != ["epoch=2-step=12.ckpt"]  # later epochs do not beat it
     assert b"train/loss" in expected["metrics"] and expected["finished"] and len(expected["trace"]) == 12
-    assert len({score for step in expected["trace"] for score in step["scores"]}) > 1
+    # From the second of 12 updates on the arms earn differently, so that preferences are there to be lost.
+    moved = [len(set(step["scores"])) > 1 for step in expected["trace"]]
+    assert moved.index(True) < 3 and sum(moved) > 4 and all(expected["preferences"])
+
+
+def test_a_search_is_killed_amidst_preferences_that_have_moved(whole, tmp_path: Path) -> None:
+    settings, expected = whole("search")
+    log_dir = tmp_path / "run"
+    assert once("search", settings, log_dir, Kill("passes", 12))
+    (last,) = log_dir.rglob("last.ckpt")
+    preferences = TrainedOnly().load_checkpoint(str(last))["bandit"]["preferences"].tolist()
+    assert all(preferences) and preferences != expected["preferences"]
+    assert to_the_end("search", settings | AUTO, log_dir, []) == 0
+    assert divergences(expected, outcome(log_dir)) == []
+    assert to_the_end("search", settings, tmp_path / "off", [Kill("passes", 12)], forget_bandit) == 1
+    assert "preferences" in divergences(expected, outcome(tmp_path / "off"))
 
 
 def test_a_run_goes_on_with_none_of_other_settings(whole, tmp_path: Path) -> None:
@@ -91,6 +107,7 @@ def test_two_cannot_go_on_in_one_folder(whole, tmp_path: Path) -> None:
     assert folder.take(version)  # by this process
     with pytest.raises(AssertionError, match="is still being written by another process"):
         once("training", settings | AUTO, log_dir)
+    assert not once("training", settings | AUTO, log_dir, off=take_without_asking)
 
 
 def test_in_another_folder_the_best_so_far_is_remembered(whole, tmp_path: Path) -> None:
@@ -110,6 +127,14 @@ def test_in_another_folder_the_best_so_far_is_remembered(whole, tmp_path: Path) 
 def forget_best() -> None:
     Best.load_state_dict = lambda self, state: None
     Best._take_over = lambda self, beside: None
+
+
+def take_without_asking() -> None:
+    folder._locked = lambda file, patience: True
+
+
+def forget_bandit() -> None:
+    KArmedBandit.load_state_dict = lambda self, state: None
 
 
 def begin_data_anew() -> None:

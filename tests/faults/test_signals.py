@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from faults.trials import EXPERIMENTS, arm_signal, command, divergences, forked, once, outcome
 
 from dvp.checkpoints import read_progress
+from dvp.data import datamodule
 from dvp.runs import saving, stopping
 
 ROOT = Path(__file__).parents[2]
@@ -57,6 +59,31 @@ def test_without_the_guard_a_signal_saves_nothing(whole, tmp_path: Path) -> None
 
     code = told_to_stop(settings | {"save_every": "10 minutes"}, tmp_path / "run", "SIGTERM", off)
     assert code != 75
+
+
+def tell_all(group: int, signum: int) -> None:
+    """Send a signal to all processes of a group, as a scheduler does: from outside of it."""
+    if not (child := os.fork()):
+        os.setsid()
+        os.killpg(group, signum)
+        os._exit(0)
+    os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_signal_to_all_processes_leaves_those_that_load_data_alone(guarded: bool, whole, tmp_path: Path) -> None:
+    settings, _ = whole("search")
+    log_dir = tmp_path / "run"
+
+    def call() -> None:
+        os.setsid()
+        if not guarded:
+            datamodule.outlive_signals = lambda worker: None
+        arm_signal(signal.SIGTERM, 9, tell_all)
+        command("search", settings, log_dir=str(log_dir), num_workers=2)
+
+    said = log_dir.with_suffix(".txt")
+    assert (forked(call, said) == CODES["SIGTERM"]) == guarded, said.read_text()[-3000:]
 
 
 # Two processes, as Lightning starts them
@@ -144,6 +171,13 @@ FAILURES = {
     ("SIGKILL", "1"): ("Process 1 of the run was killed by SIGKILL", ""),
     ("full disk", "0"): ("could not be written", ""),
 }
+
+
+def test_without_the_guard_nobody_says_which_process_was_killed(start) -> None:
+    process, log_dir = start("SIGKILL", "1", "alone")
+    with suppress(subprocess.TimeoutExpired):
+        ends(process, 90)
+    assert FAILURES["SIGKILL", "1"][0] not in log_dir.with_suffix(".txt").read_text()
 
 
 @pytest.mark.parametrize("how", FAILURES, ids=" ".join)

@@ -12,26 +12,30 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from tiny_world import PIXELS, write_clip, write_data, write_language_model
+from tiny_world import PIXELS, SPLITS, rows_of, write_clip, write_language_model, write_table
 
 import run
+from dvp.answering import many
 from dvp.checkpoints import read_checkpoint
 from dvp.module import DVPModule
+from dvp.tasks import TASKS
 
 # 16 rows in passes of 2: an epoch has 4 updates, of which it is validated in the middle, too.
 SETTINGS = {
     "image_size": PIXELS, "num_heads": 4, "num_gpus": 0, "num_workers": 0, "batch_size": 4, "per_gpu_batchsize": 2,
-    "image_tokens": "live", "max_steps": None, "max_epoch": 3, "learning_rate": 0.01,
+    "image_tokens": "live", "max_steps": None, "max_epoch": 3, "learning_rate": 0.003,
 }  # fmt: skip
 EXPERIMENTS = {"training": "dvp_adaption_bert_vqa", "search": "dvp_search_bert_vqa"}
+ANSWERS = 30
 PASSES, WRITES = 24, 150  # of a run: passes, and about as many steps that change files
+CALLS = {"passes": (DVPModule, "training_step"), "answers": (many, "_answer")}  # what is called so often
 EVENTS = {"open", "os.rename", "os.symlink", "os.mkdir", "os.remove", "os.rmdir"}
 
 
 class Kill(NamedTuple):
     """When a run is killed: before pass number `at`, or before step number `at` that changes a file under log_dir."""
 
-    what: str  # passes, writes, or one of EVENTS
+    what: str  # a key of CALLS, writes, or one of EVENTS
     at: int
 
 
@@ -39,11 +43,25 @@ def make_world(folder: Path) -> dict[str, Any]:
     """The settings of a run on tiny random models and data, written into `folder`."""
     for name in ("bert", "clip", "data"):
         (folder / name).mkdir(parents=True)
-    write_language_model(folder / "bert", "bert")
+    # Large weights and many half-right answers: each arm answers, and earns, differently, which moves the preferences.
+    write_language_model(folder / "bert", "bert", initializer_range=1.0)
     write_clip(folder / "clip")
-    write_data(folder / "data", "vqa")
+    generator = random.Random(0)
+    for split in SPLITS["vqa"]:
+        rows = [row | _half_right(row, generator) for row in rows_of("vqa", split)]
+        write_table(folder / "data" / f"{TASKS['vqa'].files}_{split}.arrow", rows)
     places = {"tokenizer": folder / "bert", "clip_model": folder / "clip", "data_root": folder / "data"}
     return SETTINGS | {name: str(path) for name, path in places.items()}
+
+
+def _half_right(row: dict[str, Any], generator: random.Random) -> dict[str, Any]:
+    """All answers to every question of a row that has answers, with scores that are drawn."""
+    if not row["answers"]:
+        return {}
+    asked, labels = range(len(row["questions"])), list(range(ANSWERS))
+    scores = [[generator.choice([0.0, 0.3, 0.6, 0.9, 1.0]) for _ in labels] for _ in asked]
+    return {"answers": [[f"a{label}" for label in labels] for _ in asked], "answer_labels": [labels for _ in asked],
+            "answer_scores": scores}  # fmt: skip
 
 
 def arm(kill: Kill, log_dir: Path) -> None:
@@ -56,14 +74,15 @@ def arm(kill: Kill, log_dir: Path) -> None:
         if count == kill.at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    if kill.what == "passes":
-        before = DVPModule.training_step
+    if kill.what in CALLS:
+        owner, name = CALLS[kill.what]
+        before = getattr(owner, name)
 
-        def training_step(self: DVPModule, *args: Any) -> Any:
+        def call(*args: Any, **options: Any) -> Any:
             step()
-            return before(self, *args)
+            return before(*args, **options)
 
-        DVPModule.training_step = training_step
+        setattr(owner, name, call)
         return
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
@@ -75,15 +94,15 @@ def arm(kill: Kill, log_dir: Path) -> None:
     sys.addaudithook(hook)
 
 
-def arm_signal(signum: signal.Signals, at: int) -> None:
-    """Let this process send itself a signal in its pass number `at`."""
+def arm_signal(signum: signal.Signals, at: int, send: Callable[[int, int], None] = os.kill) -> None:
+    """Let this process send itself, or by os.killpg its whole group, a signal in its pass number `at`."""
     before, count = DVPModule.training_step, 0
 
     def training_step(self: DVPModule, *args: Any) -> Any:
         nonlocal count
         count += 1
         if count == at:
-            os.kill(os.getpid(), signum)
+            send(os.getpid(), signum)
         return before(self, *args)
 
     DVPModule.training_step = training_step
@@ -110,6 +129,7 @@ def forked(call: Callable[[], None], said: Path, limit: float = 60) -> int:
             os.dup2(file.fileno(), 2)
         sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
         torch.set_num_threads(1)
+        os.fsync = lambda file: None  # for the end of a machine, not of a process
         call()
         code = 0
     except SystemExit as end:
@@ -125,11 +145,15 @@ def forked(call: Callable[[], None], said: Path, limit: float = 60) -> int:
         os._exit(code if isinstance(code, int) else 1)
 
 
+def say(*words: str) -> None:
+    """Run a command in this process."""
+    run.ex.observers.clear()
+    run.ex.run_commandline(["run.py", *words])
+
+
 def command(kind: str, settings: dict[str, Any], **changes: Any) -> None:
     """Run the command of a kind of EXPERIMENTS in this process."""
-    words = [f"{key}={value}" for key, value in (settings | changes).items()]
-    run.ex.observers.clear()
-    run.ex.run_commandline(["run.py", "with", EXPERIMENTS[kind], *words])
+    say("with", EXPERIMENTS[kind], *(f"{key}={value}" for key, value in (settings | changes).items()))
 
 
 def draw(generator: random.Random, share: float = 1.0) -> Kill:

@@ -13,7 +13,7 @@ NAMES = re.findall(r"^(\w+)  +\S", kinds.__doc__, re.MULTILINE)
 
 
 def test_the_names_are_read_from_the_docstring() -> None:
-    assert {"OFFERED", "transform", "describe_transform", "load_published"} <= set(NAMES)
+    assert {"OFFERED", "prepared", "load_published"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)

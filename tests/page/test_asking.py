@@ -4,11 +4,10 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from tiny_world import picture
+from tiny_world import NAMED_FAMILIES, picture
 
 import dvp
 from dvp.answering import asked
-from dvp.backbones import BACKBONES
 from dvp.page.asking import Shown, ask
 from dvp.page.examples import EXAMPLES, find_examples, write_examples
 
@@ -22,7 +21,7 @@ def upload(tmp_path: Path) -> Path:
     return tmp_path / "a.png"
 
 
-@pytest.mark.parametrize("family", BACKBONES)
+@pytest.mark.parametrize("family", NAMED_FAMILIES)
 @pytest.mark.parametrize("task", ["vqa", "gqa", "snli_ve"])
 def test_bars_and_panels_are_the_models(family: str, task: str, checkpoint, upload) -> None:
     model = dvp.load(checkpoint(f"dvp_adaption_{family}_{task}"))
@@ -33,7 +32,7 @@ def test_bars_and_panels_are_the_models(family: str, task: str, checkpoint, uplo
     assert list(model.layers) == [1]
 
 
-@pytest.mark.parametrize("family", BACKBONES)
+@pytest.mark.parametrize("family", NAMED_FAMILIES)
 def test_a_search_answers_at_every_layer(family: str, checkpoint, upload) -> None:
     model = dvp.load(checkpoint(f"dvp_search_{family}_vqa", search_sample="all"))
     shown = [ask(model, str(upload), QUESTION, "", "", layer) for layer in model.layers]
@@ -90,6 +89,14 @@ def test_notes_are_shown_beside_the_answer(checkpoint, upload) -> None:
     model = dvp.load(checkpoint("dvp_adaption_bert_vqa"))
     shown = ask(model, str(upload), QUESTION + " is there" * 2000, "", "", 1)
     assert shown.bars and shown.note.count(".") == 2 and "The text takes" in shown.note
+
+
+@pytest.mark.parametrize("family, said", [("bert", True), ("t5", True), ("llama", False)])  # whose words fall to bytes
+def test_a_question_of_unknown_words_alone_is_noted(family: str, said: bool, checkpoint, upload) -> None:
+    model = dvp.load(checkpoint(f"dvp_adaption_{family}_vqa"))
+    note = ask(model, str(upload), "斑马 ?", "", "", 1).note
+    assert ("The language model knows no word of the question" in note) == said
+    assert ask(model, str(upload), "斑马 red ?", "", "", 1).note == ask(model, str(upload), "??", "", "", 1).note == ""
 
 
 # Examples

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_world import picture
+from tiny_world import NAMED_FAMILIES, picture
 
 import dvp
-from dvp.backbones import BACKBONES
 
 pytest.importorskip("gradio", reason="Gradio is not installed: pip install -r requirements-page.txt")
 
@@ -38,7 +37,7 @@ def shown(page: Any) -> list[str]:
     return [block.label for block in page.blocks.values() if getattr(block, "label", "") and block.visible]
 
 
-@pytest.mark.parametrize("family", BACKBONES)
+@pytest.mark.parametrize("family", NAMED_FAMILIES)
 def test_the_page_of_a_family_answers_as_the_model(family: str, checkpoint, upload: str) -> None:
     model = dvp.load(checkpoint(f"dvp_adaption_{family}_vqa"))
     page = build_page(model)

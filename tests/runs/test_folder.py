@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from tiny_world import fit
 
 from dvp.checkpoints import read_progress
+from dvp.runs import folder
 from dvp.runs.auto import newest_whole, settle_resume
 from dvp.runs.folder import RANKS, is_first_process, requeued_folder, run_folder
 
@@ -52,6 +54,19 @@ def test_of_many_runs_at_once_each_gets_a_folder(tmp_path: Path) -> None:
     with ThreadPoolExecutor(16) as pool:
         found = list(pool.map(lambda _: run_folder(settings(tmp_path)), range(64)))
     assert sorted(path.name for path in found) == sorted(f"version_{number}" for number in range(64))
+
+
+def test_without_one_step_two_runs_get_the_same_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def look_first(self: Path) -> None:
+        if self.exists():
+            raise FileExistsError
+        time.sleep(0.05)
+        os.makedirs(self, exist_ok=True)
+
+    monkeypatch.setattr(Path, "mkdir", look_first)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: folder._claim(tmp_path, "version"), range(4)))
+    assert len(set(found)) < 4
 
 
 def test_processes_that_start_together_get_folders_of_their_own(tmp_path: Path) -> None:

@@ -25,12 +25,6 @@ def test_kinds_that_prepare_pictures_otherwise_share_no_cache(
         return len({path.parent for path in (tmp_path / "data" / "image_tokens").glob("*/*.tokens")})
 
     assert (caches(), caches()) == (1, 1)
-    others = {name: getattr(written, name) for name in ("transform", "describe_transform")}
-    monkeypatch.setitem(KINDS, "classified", SimpleNamespace(**vars(classified) | others))
+    others = SimpleNamespace(**vars(classified) | {"prepared": written.prepared})
+    monkeypatch.setitem(KINDS, "classified", others)
     assert caches() == 2
-
-
-def test_what_names_a_transform_tells_what_its_numbers_depend_on() -> None:
-    told = {(kind.transform, size, turn): kind.describe_transform(size, turn)
-            for kind in KINDS.values() for size in (60, 224) for turn in (False, True)}  # fmt: skip
-    assert len(set(told.values())) == len(told)

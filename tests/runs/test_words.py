@@ -146,7 +146,8 @@ def test_max_steps_within_an_epoch_validates_at_its_end(updates: int, validation
 
 def next_commands(printed: str) -> list[list[str]]:
     """The words after `python run.py` of the commands that a run ended with."""
-    lines = printed.rpartition("Next:\n")[2].strip().splitlines()
+    *_, lines = re.split(r"Next.*:\n", printed)
+    lines = lines.strip().splitlines()
     return [shlex.split(line.strip().removeprefix("python run.py ")) for line in lines]
 
 
@@ -155,7 +156,9 @@ def test_from_a_search_to_answers_by_what_is_printed_alone(command, tiny, capsys
 
     settings = tiny(SEARCH)
     command("with", SEARCH, **settings)
-    (longer,) = next_commands(capsys.readouterr().out)  # two updates tell nothing
+    out = capsys.readouterr().out
+    assert "Next, twice as long in all, which may still be too short:" in out
+    (longer,) = next_commands(out)  # two updates tell nothing
     assert [word for word in longer if "resume_from" in word or "max_steps" in word] == [
         "max_steps=4", f"resume_from={settings['log_dir']}/{SEARCH}_seed0/version_0/checkpoints/last.ckpt"
     ]  # fmt: skip
@@ -177,6 +180,14 @@ def test_from_a_search_to_answers_by_what_is_printed_alone(command, tiny, capsys
     command(*test)
     assert "answers written to" in capsys.readouterr().out
     assert ask[:2] == ["predict", "with"] and ask[3:] == ["image=<picture>", "question=<question>"]
+
+
+def test_after_a_blind_search_comes_one_that_sees(command, tiny, capsys) -> None:
+    command("with", SEARCH, **tiny(SEARCH, image_tokens="zero"))
+    out = capsys.readouterr().out
+    (sees,) = next_commands(out)
+    assert "This search was blind, and tells no K. Next, one that sees:" in out
+    assert sees[1] == SEARCH and not [word for word in sees if "image_tokens" in word or "resume_from" in word]
 
 
 def test_where_there_is_no_test_there_is_no_command_for_it(command, tiny, capsys, tmp_path: Path) -> None:

@@ -1,16 +1,15 @@
 """Tiny random models and problems for the tests: no file is read, no weight has a meaning."""
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import CLIPVisionConfig, CLIPVisionModel, PreTrainedModel, PreTrainedTokenizerFast
 
-from dvp.backbones.llama import Llama
+from dvp.backbones import BACKBONES
 from dvp.model import DVP
 from dvp.scienceqa.prefix import build_parts
 from dvp.scienceqa.tokens import IGNORED, Layout, Row
@@ -26,24 +25,27 @@ def clip_model(image_size: int = 32) -> CLIPVisionModel:
     return CLIPVisionModel(CLIPVisionConfig(**sizes, image_size=image_size, patch_size=16)).eval()
 
 
-def llama_model(vocabulary: int = 60) -> LlamaForCausalLM:
-    """A LLaMA of 3 layers."""
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
+def llama_model(vocabulary: int = 60, family: str = "llama") -> PreTrainedModel:
+    """A LLaMA of 3 layers with its head, or one of another family that writes."""
+    made = BACKBONES[family].headed_class
     options = {"bos_token_id": 1, "eos_token_id": 2, "initializer_range": 0.3, "attn_implementation": "sdpa"}
-    return LlamaForCausalLM(LlamaConfig(vocab_size=vocabulary, **sizes, **options)).eval()
+    return made(made.config_class(vocab_size=vocabulary, **BACKBONES[family].tiny, **options)).eval()
 
 
-def build(vision: CLIPVisionModel, llama: LlamaForCausalLM, layout: Layout = LAYOUT, **options: Any) -> DVP:
+def build(vision: CLIPVisionModel, llama: PreTrainedModel, layout: Layout = LAYOUT, **options: Any) -> DVP:
     """A model of these parts; options: those of build_parts and of DVP."""
     of_parts = {key: options.pop(key) for key in ("as_published", "adapter", "projector_width") if key in options}
-    parts = build_parts(vision, Llama(llama.get_decoder()), llama.get_output_embeddings(), layout, **of_parts)
+    backbone = BACKBONES[llama.config.model_type](llama.get_decoder())
+    parts = build_parts(vision, backbone, llama.get_output_embeddings(), layout, **of_parts)
     return DVP(**parts, **{"num_heads": 4} | options)
 
 
-def model(as_published: bool = False, arms: int | None = 1, layout: Layout = LAYOUT) -> DVP:
+def model(as_published: bool = False, arms: int | None = 1, layout: Layout = LAYOUT, family: str = "llama") -> DVP:
     """A model whose adapters act: everything that is trained is random."""
     torch.manual_seed(0)
-    found = build(clip_model(), llama_model(), layout, arms=arms, compressor_width=16, as_published=as_published)
+    found = build(
+        clip_model(), llama_model(family=family), layout, arms=arms, compressor_width=16, as_published=as_published
+    )
     for parameter in found.parameters():
         if parameter.requires_grad:
             torch.nn.init.normal_(parameter, std=0.3)
@@ -54,8 +56,8 @@ def model(as_published: bool = False, arms: int | None = 1, layout: Layout = LAY
 def logits_everywhere(model: DVP, batch: dict[str, Any], insert_layer: int = 1) -> torch.Tensor:
     """Logits (B, T, V) at every position."""
     state, image = model.embed(batch)
-    state = model.run(state, {insert_layer: partial(model.insert, insert_layer, image)})
-    return model.head(model.backbone.model.norm(state.hidden))
+    state = model.run(state, model.inserts(insert_layer, image))
+    return model.head(model.backbone.part("norm")(state.hidden))
 
 
 def loss(model: DVP, batch: dict[str, Any], insert_layer: int = 1) -> torch.Tensor:

@@ -8,11 +8,12 @@ import pytest
 import sqa_worlds as worlds
 import torch
 
-from dvp.backbones.llama import Llama
+from dvp.backbones import BACKBONES
 from dvp.data import QuestionData
+from dvp.encoders.transform import prepare
 from dvp.errors import UserError
 from dvp.prepare import convert
-from dvp.scienceqa.data import ProblemReader, problems_by_id, squeeze
+from dvp.scienceqa.data import SQUEEZED, ProblemReader, problems_by_id
 from dvp.tasks import TASKS
 
 COUNTS = {"train": 10, "val": 4, "test": 5}
@@ -27,9 +28,9 @@ def folder(tmp_path_factory):
 
 
 def make(folder, **options):
-    transform = None if options.pop("blind", False) else partial(squeeze, size=32)
+    transform = None if options.pop("blind", False) else partial(prepare, how=SQUEEZED.at(32))
     settings = {"prompt_format": "QCM-ALE", "use_caption": False} | options
-    reader = ProblemReader(Llama.tokenizer(str(folder / "llama")), worlds.LAYOUT, transform, **settings)
+    reader = ProblemReader(BACKBONES["llama"].tokenizer(str(folder / "llama")), worlds.LAYOUT, transform, **settings)
     sizes = {"batch_size": 4, "search_batch_size": 2, "by_length": True, "num_workers": 0}
     return QuestionData(TASKS["scienceqa"], str(folder / "arrow"), reader, pick=("val",), test=("test",), **sizes)
 

@@ -6,12 +6,14 @@ import pytest
 import sqa_worlds as worlds
 import torch
 
+from dvp.families import FAMILIES
 from dvp.scienceqa.answering import by_likelihood
 from dvp.scienceqa.generate import generate, stream
 from dvp.vision import Seen
 
 IMAGE_FIRST = worlds.row(9, has_image=True)
 ROWS = [IMAGE_FIRST, worlds.row(14, has_image=False), worlds.row(6, has_image=True), worlds.row(11, has_image=False)]
+WRITING = [family for family, row in FAMILIES.items() if row.headed]
 EXACT = {"atol": 2e-5, "rtol": 0}
 
 
@@ -48,10 +50,11 @@ def test_as_published_the_first_picture_routes_for_all():
     assert (before - after).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("family", WRITING)
 @pytest.mark.parametrize("insert_layer", [0, 1, 2])
-def test_the_text_sees_the_picture_from_the_insert_layer_on(insert_layer):
+def test_all_of_the_text_sees_the_picture_from_the_insert_layer_on(insert_layer, family):
     # Class tokens stand in the sequence before the slot, so only what the compressor reads is exchanged.
-    model, inputs = worlds.model(), batch([IMAGE_FIRST])
+    model, inputs = worlds.model(family=family), batch([IMAGE_FIRST])
     outputs = []
     for seed in (1, 2):
         tokens = torch.randn(1, 5, 16, generator=torch.Generator().manual_seed(seed))
@@ -59,8 +62,8 @@ def test_the_text_sees_the_picture_from_the_insert_layer_on(insert_layer):
         outputs.append(layer_outputs(model, inputs, insert_layer))
     text = slice(worlds.LAYOUT.text_start(True), None)
     for index, (one, other) in enumerate(zip(*outputs, strict=True)):
-        moved = (one[:, text] - other[:, text]).abs().max()
-        assert moved > 1e-4 if index >= insert_layer else moved == 0
+        moved = (one[:, text] - other[:, text]).abs().amax(2)
+        assert moved.min() > 1e-5 if index >= insert_layer else moved.max() == 0
 
 
 def test_as_published_the_text_never_sees_the_prompt():
@@ -109,8 +112,9 @@ def test_a_new_model_is_the_language_model_of_the_text():
     torch.testing.assert_close(adapted(hidden), adapted.base(hidden))
 
 
-def test_all_arms_at_once_give_the_logits_of_each_alone():
-    model, inputs = worlds.model(arms=3), batch(ROWS)
+@pytest.mark.parametrize("family", WRITING)
+def test_all_arms_at_once_give_the_logits_of_each_alone(family):
+    model, inputs = worlds.model(arms=3, family=family), batch(ROWS)
     together = model.forward_arms(inputs, [2, 0, 1, 0])
     assert set(together) == {0, 1, 2} and len({logits.sum().item() for logits in together.values()}) == 3
     for layer, logits in together.items():
@@ -132,10 +136,10 @@ def test_arms_of_a_batch_without_a_picture_are_the_text_alone():
         torch.testing.assert_close(logits, model(inputs, 0), **EXACT)
 
 
-@pytest.mark.parametrize("as_published", [False, True])
-@pytest.mark.parametrize("insert_layer", [0, 1, 2])
-def test_generation_equals_teacher_forcing_position_by_position(insert_layer, as_published):
-    model = worlds.model(as_published)
+@pytest.mark.parametrize("family, as_published", [*((family, False) for family in WRITING), ("llama", True)])
+@pytest.mark.parametrize("insert_layer", [0, 1, 2, [0, 2]])
+def test_generation_equals_teacher_forcing_position_by_position(insert_layer, family, as_published):
+    model = worlds.model(as_published, arms=2 if isinstance(insert_layer, list) else 1, family=family)
     pictures = [worlds.picture(seed) for seed in range(4)] if as_published else None
     prompts = [row._replace(ids=row.ids[:-2], labels=row.labels[:-2], prompt_length=len(row.ids) - 3) for row in ROWS]
     steps = [logits.clone() for logits in itertools.islice(stream(model, batch(prompts, pictures), insert_layer), 6)]
@@ -145,7 +149,7 @@ def test_generation_equals_teacher_forcing_position_by_position(insert_layer, as
     for index, row in enumerate(prompts):
         last = worlds.LAYOUT.length(row) - 1
         for step, logits in enumerate(steps):
-            torch.testing.assert_close(logits[index], forced[index, last + step], **EXACT)
+            torch.testing.assert_close(logits[index], forced[index, last + step], atol=1e-4, rtol=0)
 
 
 def test_generation_leaves_the_model_as_it_was():

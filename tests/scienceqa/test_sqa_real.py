@@ -11,10 +11,11 @@ import sqa_worlds as worlds
 import torch
 from PIL import Image
 
-from dvp.backbones.llama import Llama
+from dvp.backbones import BACKBONES
 from dvp.data import QuestionData
+from dvp.encoders.transform import prepare
 from dvp.prepare import convert
-from dvp.scienceqa.data import ProblemReader, squeeze
+from dvp.scienceqa.data import SQUEEZED, ProblemReader
 from dvp.scienceqa.generate import generate
 from dvp.scienceqa.text import write_example
 from dvp.scienceqa.tokens import IGNORED, Layout, encode_row
@@ -38,7 +39,7 @@ def problems():
 
 @pytest.fixture(scope="module")
 def tokens():
-    return Llama.tokenizer(str(Path(REAL) / "tokenizers" / "llama-7b"))
+    return BACKBONES["llama"].tokenizer(str(Path(REAL) / "tokenizers" / "llama-7b"))
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def layout(tokens):
 def data(tokens, layout, tmp_path_factory):
     root = str(tmp_path_factory.mktemp("real"))
     convert("scienceqa", str(Path(REAL) / "mini_scienceqa"), root)
-    transform = partial(squeeze, size=32)
+    transform = partial(prepare, how=SQUEEZED.at(32))
     reader = ProblemReader(tokens, layout, transform, prompt_format="QCM-ALE", use_caption=False)
     sizes = {"batch_size": 8, "search_batch_size": 16, "by_length": True, "num_workers": 0}
     return QuestionData(TASKS["scienceqa"], root, reader, pick=("val",), test=("test",), **sizes)
@@ -112,7 +113,7 @@ def test_generation_runs_on_real_problems(data, tokens):
 def test_pictures_are_squeezed_to_a_square():
     picture = Image.open(next((Path(REAL) / "mini_scienceqa/images").rglob("*.png")))
     assert picture.size[0] != picture.size[1]
-    pixels = squeeze(picture, 224)
+    pixels = prepare(picture, SQUEEZED)
     assert pixels.shape == (3, 224, 224)
     plain = torch.tensor(list(picture.convert("RGB").resize((224, 224), Image.BICUBIC).getdata())).T / 255
     expected = (plain - torch.tensor([[0.485], [0.456], [0.406]])) / torch.tensor([[0.229], [0.224], [0.225]])

@@ -70,6 +70,21 @@ def test_a_search_of_something_else_or_of_no_use_is_passed_over_or_refused(case:
     assert f"passes over {path}: it" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("starts", [True, False])
+def test_a_search_that_was_interrupted_is_named_with_what_goes_on(starts: bool, tmp_path: Path) -> None:
+    others = {"a training": {"search_stage": False}, "another": {"datasets": "gqa"}}
+    for name, config in ({"ours": {}} | others).items():
+        (tmp_path / name / "checkpoints" / "last.ckpt").mkdir(parents=True)
+        claim = {"format": 1, "config": CONFIG | {"search_stage": True} | config}
+        (tmp_path / name / "claim.json").write_text(json.dumps(claim), encoding="utf-8")
+    with pytest.raises(UserError) as error:
+        latest_search(tmp_path, CONFIG, TABLES, SEARCH, starts)
+    ours = tmp_path / "ours"
+    goes_on = f"resume_from={ours / 'checkpoints' / 'last.ckpt'} goes on with it"
+    assert f"({ours}: it was interrupted, or still runs; {goes_on})" in str(error.value)
+    assert not any(str(tmp_path / other) in str(error.value) for other in others)
+
+
 def test_a_search_that_trained_the_same_parts_goes_first(tmp_path: Path, capsys) -> None:
     note_search(tmp_path / "adapters", 3, age=1, use_adapter=True)
     assert latest_search(tmp_path, CONFIG, TABLES, SEARCH).insert_layer == 3  # the only one

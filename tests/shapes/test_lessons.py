@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from dvp.backbones.llama import Llama
+from dvp.backbones import BACKBONES
 from dvp.backbones.tokenizer import Tokenizer
 from dvp.scienceqa.text import LETTERS
 from dvp.shapes.corpus import entries
@@ -15,7 +15,7 @@ from dvp.shapes.world import scenes
 
 @pytest.fixture(scope="module")
 def tokens() -> Tokenizer:
-    return Llama.tokenizer(str(MODELS / "llama"))
+    return BACKBONES["llama"].tokenizer(str(MODELS / "llama"))
 
 
 def words(tokens: Tokenizer, ids: list[int]) -> str:

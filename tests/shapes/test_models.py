@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from transformers import AutoConfig, AutoTokenizer
 
-import clip
 from dvp.backbones import load_backbone
+from dvp.encoders.loading import load_encoder
 from dvp.shapes.corpus import sentences
 from dvp.shapes.pretrain import LANGUAGE, MODELS, make
 from dvp.shapes.world import SIZE
@@ -46,7 +46,7 @@ def test_tokenizers_are_their_familys_own(family, file):
 
 
 def test_clip_loads_and_its_preprocessing_fits():
-    vision = clip.load(str(MODELS / "clip"))
+    vision = load_encoder(str(MODELS / "clip"))
     settings = json.loads((MODELS / "clip" / "preprocessor_config.json").read_text(encoding="utf-8"))
     assert vision.config.image_size == SIZE
     assert settings["crop_size"] == {"height": SIZE, "width": SIZE}
@@ -56,5 +56,5 @@ def test_clip_loads_and_its_preprocessing_fits():
 @pytest.mark.parametrize("name", ["clip", *FAMILIES])
 def test_pre_training_makes_a_model_that_loads(name, tmp_path):
     assert "2" in make(name, tmp_path, steps=2, sample=200)
-    assert clip.load(str(tmp_path / name)) if name == "clip" else load_backbone(str(tmp_path / name))
+    assert load_encoder(str(tmp_path / name)) if name == "clip" else load_backbone(str(tmp_path / name))
     assert Path(tmp_path / name / "model.safetensors").is_file()

@@ -1,33 +1,24 @@
-"""BERT: the compressor asks with [CLS] as it enters layer K; [CLS] after the last layer is classified."""
+"""Encoders: the compressor asks with [CLS] as it enters layer K; [CLS] after the last layer is classified."""
 
 from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import BertModel
 from transformers.masking_utils import create_bidirectional_mask
 
-from dvp.backbones.base import LanguageBackbone, State
-from dvp.backbones.tokenizer import Vocabulary
+from dvp.backbones.base import SLIDING, LanguageBackbone, State
 
 
-class Bert(LanguageBackbone):
-    model_class = BertModel
-    model_options = {"add_pooling_layer": False}  # the published model trains the pooler, but nothing reads it
-    adapter_sites = ("attention.output.dropout", "output.dropout")
+class Encoder(LanguageBackbone):
     adapter = {"reduction": 8, "activation": nn.ReLU, "init": lambda weight: nn.init.normal_(weight, std=0.01)}
-    trained_beside_adapters = r"encoder\..*LayerNorm"
-    vocabulary = Vocabulary("vocab.txt", begin=("cls_token", "[CLS]"), end=("sep_token", "[SEP]"))
-    tiny = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
-    tiny_tokenizer = "BertTokenizer"
-    adapters_per_layer = {"encoder.layer": 2}
-
-    @property
-    def layers(self) -> nn.ModuleList:
-        return self.model.encoder.layer
 
     def embed(self, batch: dict[str, Tensor]) -> State:
-        hidden = self.model.embeddings(input_ids=batch["input_ids"])  # (B, T, D)
+        ids, places = batch["input_ids"], {}
+        if self.first_position is not None:
+            end = self.first_position + ids.shape[1]
+            places = {"position_ids": torch.arange(self.first_position, end, device=ids.device)[None]}
+        hidden = self.model.embeddings(input_ids=ids, **places)  # (B, T, D)
         return self.attend(State(hidden, batch["attention_mask"].bool()))
 
     def attend(self, state: State) -> State:
@@ -35,12 +26,18 @@ class Bert(LanguageBackbone):
         mask = create_bidirectional_mask(
             self.model.config, state.hidden, state.keep, allow_is_bidirectional_skip=False
         )  # (B, 1, T, T)
-        return replace(state, mask=mask)
+        places = torch.arange(state.hidden.shape[1], device=state.hidden.device)
+        near = None
+        if SLIDING in self.layer_types:
+            apart = (places[:, None] - places).abs()  # (T, T)
+            seen = (apart <= self.model.config.sliding_window) | self.prompted(state, places[None])[:, None, None]
+            near = mask & seen | (apart == 0)  # what is not kept sees itself, so that no row of the softmax is empty
+        return replace(state, mask=mask, near=near, positions=self.rotary_positions(state.hidden, places[None]))
 
     def run_layer(self, index: int, state: State) -> State:
-        layer = self.layers[index]
-        if index < len(self.layers) - 1:
-            return replace(state, hidden=layer(state.hidden, state.mask))
+        layer, options = self.layers[index], self.layer_options(index, state)
+        if index < len(self.layers) - 1 or self.rotary:  # ModernBERT's parts are others
+            return replace(state, hidden=layer(state.hidden, **options))
         # Of the last layer one position is read, so of all others only keys and values are computed.
         own, hidden, position = layer.attention.self, state.hidden, slice(state.slot.stop, state.slot.stop + 1)
         inputs = ((own.query, hidden[:, position]), (own.key, hidden), (own.value, hidden))
@@ -54,4 +51,5 @@ class Bert(LanguageBackbone):
         return state.hidden[:, state.slot.stop : state.slot.stop + 1]  # (B, 1, D)
 
     def read_out(self, state: State) -> Tensor:
-        return state.hidden[:, state.slot.stop]  # (B, D)
+        read = state.hidden[:, state.slot.stop]  # (B, D)
+        return self.part("norm")(read) if "norm" in self.parts else read

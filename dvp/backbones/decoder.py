@@ -1,4 +1,4 @@
-"""LLaMA: the compressor asks with the hidden state at </s>; the normed hidden state at </s> is classified.
+"""Decoders: the compressor asks with the hidden state at the end of the text; the normed one there is classified.
 
 A batch may say that other positions ask and are read out: ScienceQA asks with the mean of the prompt's text.
 """
@@ -7,31 +7,16 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from transformers import LlamaForCausalLM, LlamaModel
 
-from dvp.backbones.base import LanguageBackbone, State
-from dvp.backbones.tokenizer import Vocabulary
+from dvp.backbones.base import SLIDING, LanguageBackbone, State
 
 
-class Llama(LanguageBackbone):
-    model_class = LlamaModel
-    headed_class = LlamaForCausalLM
-    adapter_sites = ("self_attn.o_proj", "mlp")
+class Decoder(LanguageBackbone):
     adapter = {"reduction": 64, "activation": nn.SiLU, "init": nn.init.xavier_uniform_}
-    trained_beside_adapters = r"layernorm|^model\.norm\."
     compressor_width = 512
     token_types = False
     head_width = 1 / 8
-    vocabulary = Vocabulary("tokenizer.model", begin=("bos_token", "<s>"), end=("eos_token", "</s>"))
-    free_vocabulary = False
-    tiny = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
-    tiny_tokenizer = "LlamaTokenizer"
-    adapters_per_layer = {"layers": 2}
     read_token = "last"
-
-    @property
-    def layers(self) -> nn.ModuleList:
-        return self.model.layers
 
     def embed(self, batch: dict[str, Tensor]) -> State:
         ids, keep = batch["input_ids"], batch["attention_mask"].bool()  # (B, T)
@@ -39,8 +24,16 @@ class Llama(LanguageBackbone):
         end = keep & (keep.flip(1).cumsum(1).flip(1) == 1)  # (B, T)
         rows = torch.arange(len(ids), device=ids.device)
         read = batch["read"] if "read" in batch else (rows, end.int().argmax(1))
-        state = State(self.model.embed_tokens(ids), keep, asking=batch.get("asking", end), read=read)
+        hidden = self.embed_tokens(ids, torch.arange(ids.shape[1], device=ids.device)[None])
+        state = State(hidden, keep, asking=batch.get("asking", end), read=read)
         return self.attend(replace(state, cache=batch.get("cache")))
+
+    def embed_tokens(self, ids: Tensor, places: Tensor) -> Tensor:
+        """The first states (B, T, D) of tokens (B, T) at places (B or 1, T) of their texts."""
+        hidden = self.part("tokens")(ids)
+        if self.first_position is None:
+            return hidden
+        return self.part("dropout")(hidden + self.part("positions")(self.first_position + places))
 
     def attend(self, state: State) -> State:
         columns = state.columns  # (B or 1, C)
@@ -50,12 +43,15 @@ class Llama(LanguageBackbone):
         row, column = places[:, None, :, None], columns[:, None, None]
         # Causal; what is not kept sees itself, so that no row of the softmax is empty.
         mask = (column < row) & state.keep[:, None, None] | (column == row)  # (B, 1, T, C)
-        return replace(state, mask=mask, positions=self.model.rotary_emb(state.hidden, places))
+        near = None
+        if SLIDING in self.layer_types:
+            seen = (row - column < self.model.config.sliding_window) | self.prompted(state, columns)[:, None, None]
+            near = self._as_taken(mask & seen, state)
+        positions = self.rotary_positions(state.hidden, places)
+        return replace(state, mask=self._as_taken(mask, state), near=near, positions=positions)
 
     def run_layer(self, index: int, state: State) -> State:
-        hidden = self.layers[index](
-            state.hidden, attention_mask=state.mask, position_embeddings=state.positions, past_key_values=state.cache
-        )
+        hidden = self.layers[index](state.hidden, past_key_values=state.cache, **self.layer_options(index, state))
         return replace(state, hidden=hidden)
 
     def query(self, state: State) -> Tensor:
@@ -63,4 +59,11 @@ class Llama(LanguageBackbone):
         return (state.hidden.float() * asking).sum(1, keepdim=True) / asking.sum(1, keepdim=True).clamp(min=1)
 
     def read_out(self, state: State) -> Tensor:
-        return self.model.norm(state.hidden[state.read])  # (R, D)
+        return self.part("norm")(state.hidden[state.read])  # (R, D)
+
+    def _as_taken(self, mask: Tensor, state: State) -> Tensor:
+        """The mask as the implementation of attention takes it: bool, or added to the scores."""
+        if self.attention == "sdpa":
+            return mask
+        hidden = state.hidden
+        return hidden.new_zeros(mask.shape).masked_fill(~mask, torch.finfo(hidden.dtype).min)

@@ -1,4 +1,4 @@
-"""clip.preprocess equals CLIP's own evaluation transform."""
+"""What `prepare` makes of pictures for CLIP equals CLIP's own evaluation transform."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,8 @@ from open_clip.transform import image_transform
 from PIL import Image
 from torchvision import transforms
 
-import clip
+from dvp.encoders import CLIP
+from dvp.encoders.transform import prepare
 
 SIZES = [(224, 224), (640, 480), (480, 641), (37, 500), (100, 99)]
 
@@ -30,7 +31,7 @@ def test_equals_open_clips_and_torchvisions_transform(size, side):
             transforms.Normalize(mean, std),
         ]
     )
-    ours = clip.preprocess(image, side)
+    ours = prepare(image, CLIP.at(side))
     assert ours.shape == (3, side, side)
     assert torch.equal(ours, plain(image))
     assert torch.equal(ours, image_transform(side, is_train=False, mean=mean, std=std)(image))
@@ -41,11 +42,11 @@ def test_every_picture_mode_is_made_rgb_before_it_is_resized(mode):
     image = (
         noise("L", (90, 70)).convert("I").convert("I;16") if mode == "I;16" else noise("RGB", (90, 70)).convert(mode)
     )
-    assert torch.equal(clip.preprocess(image, 64), clip.preprocess(image.convert("RGB"), 64))
+    assert torch.equal(prepare(image, CLIP.at(64)), prepare(image.convert("RGB"), CLIP.at(64)))
 
 
 def test_one_colour_stays_that_colour():
-    red = clip.preprocess(Image.new("RGB", (50, 80), (255, 0, 128)), 32)
+    red = prepare(Image.new("RGB", (50, 80), (255, 0, 128)), CLIP.at(32))
     expected = [(1 - 0.48145466) / 0.26862954, -0.4578275 / 0.26130258, (128 / 255 - 0.40821073) / 0.27577711]
     torch.testing.assert_close(red, torch.tensor(expected)[:, None, None].expand(3, 32, 32))
 
@@ -61,8 +62,8 @@ def plain(image, side):
 def test_a_strip_is_resized_where_it_is_seen_and_comes_out_the_same(size, side):
     image = noise("RGB", size)
     expected = torch.tensor(np.asarray(plain(image, side)), dtype=torch.int).permute(2, 0, 1)
-    mean, std = (torch.tensor(values)[:, None, None] for values in (clip.transform.MEAN, clip.transform.STD))
-    found = ((clip.preprocess(image, side) * std + mean) * 255).round().int()
+    mean, std = (torch.tensor(values)[:, None, None] for values in (CLIP.mean, CLIP.std))
+    found = ((prepare(image, CLIP.at(side)) * std + mean) * 255).round().int()
     off = (found - expected).abs()
     assert off.max() <= 1 and (off > 0).float().mean() < 0.01  # PIL takes the edges of a part as 32-bit floats
     if side % min(size) == 0:
@@ -75,5 +76,5 @@ def test_a_strip_costs_no_more_than_a_square(monkeypatch):
     monkeypatch.setattr(
         Image.Image, "resize", lambda self, size, *args: (made.append(size), resize(self, size, *args))[1]
     )
-    clip.preprocess(Image.new("RGB", (20000, 1)), 224)
+    prepare(Image.new("RGB", (20000, 1)), CLIP.at(224))
     assert max(width * height for width, height in made) == 224 * 224

@@ -1,4 +1,4 @@
-"""T5: the encoder reads the text, the prompt goes in front of the decoder's start token.
+"""Encoder-decoders: the encoder reads the text, the prompt goes in front of the decoder's start token.
 
 The mean of the encoder output asks the compressor; the last position is classified. The decoder is not causal over
 [prompt, start], as published.
@@ -8,29 +8,13 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from transformers import T5Model
 from transformers.masking_utils import create_bidirectional_mask
 
 from dvp.backbones.base import LanguageBackbone, State
-from dvp.backbones.tokenizer import Vocabulary
 
 
-class T5(LanguageBackbone):
-    model_class = T5Model
-    adapter_sites = ("SelfAttention.o", "EncDecAttention.o", "DenseReluDense")
+class EncoderDecoder(LanguageBackbone):
     adapter = {"reduction": 8, "activation": nn.ReLU, "init": lambda weight: nn.init.normal_(weight, std=0.01)}
-    trained_beside_adapters = r"layer_norm"
-    vocabulary = Vocabulary("spiece.model", begin=None, end=("eos_token", "</s>"))
-    tiny = {
-        "d_model": 32, "num_layers": 2, "num_decoder_layers": 3, "num_heads": 4, "d_kv": 8, "d_ff": 48,
-        "decoder_start_token_id": 0,
-    }  # fmt: skip
-    tiny_tokenizer = "T5Tokenizer"
-    adapters_per_layer = {"encoder.block": 2, "decoder.block": 3}
-
-    @property
-    def layers(self) -> nn.ModuleList:
-        return self.model.decoder.block
 
     def embed(self, batch: dict[str, Tensor]) -> State:
         keep = batch["attention_mask"].bool()  # (B, S)
