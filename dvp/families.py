@@ -83,6 +83,7 @@ class ModernBert(Family):
     rotary = "by type"
     adapter_sites = ("attn.Wo", "mlp")
     trained_beside_adapters = r"attn_norm|mlp_norm|final_norm"
+    peft_targets = {"LORA": ["Wqkv"], "IA3": ["Wqkv"]}
     vocabulary = Vocabulary("tokenizer.json", begin=("cls_token", "[CLS]"), end=("sep_token", "[SEP]"))
     tiny = Bert.tiny | {
         "local_attention": 8, "pad_token_id": 0, "embedding_dropout": 0.1,

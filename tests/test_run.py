@@ -305,6 +305,7 @@ def _train_as_rank(rank: int, configs: list[dict], out: Path, port: int) -> None
         torch.save(state, out / f"{number}_{rank}.pt")
 
 
+@pytest.mark.two_processes
 def test_two_processes_end_with_equal_weights_and_preferences(configure, data_root, tmp_path: Path) -> None:
     uneven = Path(shutil.copytree(data_root, tmp_path / "data"))
     write_table(uneven / "vqav2_rest_val.arrow", rows_of("vqa", "rest_val", images=3, questions=3))  # 9: 5 and 4
@@ -336,6 +337,7 @@ def test_two_processes_end_with_equal_weights_and_preferences(configure, data_ro
     assert scores.mean(0).tolist() == pytest.approx([50, 90, 70], abs=1)
 
 
+@pytest.mark.two_processes
 def test_run_starts_its_processes_itself(tiny, tmp_path: Path) -> None:
     settings = tiny("dvp_search_bert_vqa", cpu_processes=2, max_steps=2)
     words = ["with", "dvp_search_bert_vqa", *(f"{key}={value}" for key, value in settings.items())]

@@ -1,10 +1,13 @@
 """Tiny random image encoders as folders, a family each, with preprocessor_config.json as public folders have it."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+import open_clip
 import torch
 import transformers
+from safetensors.torch import save_file
 from tiny_world import shake
 
 from dvp.encoders import CLIP, ENCODERS
@@ -68,3 +71,22 @@ def write_encoder(folder: Path, model_type: str, file: bool = True, **changes: A
     if file:
         write_json(folder / "preprocessor_config.json", FILES[half])
     return str(folder)
+
+
+# open_clip
+
+TOWER = {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8}
+OPEN_CLIP_TEXT = {"context_length": 8, "vocab_size": 40, "width": 16, "heads": 2, "layers": 1}
+
+
+def write_open_clip(folder: Path, model: dict, tower: dict, pictures: dict, weights: str = "safetensors") -> None:
+    """Write a random CLIP as open_clip saves one."""
+    config = {"embed_dim": 16, "vision_cfg": TOWER | tower, "text_cfg": OPEN_CLIP_TEXT} | model
+    torch.manual_seed(0)
+    made = shake(open_clip.CLIP(**config)).eval()
+    told = {"model_cfg": config, "preprocess_cfg": pictures}
+    (folder / "open_clip_config.json").write_text(json.dumps(told))
+    if weights == "safetensors":
+        save_file(made.state_dict(), folder / "open_clip_model.safetensors")
+    else:
+        torch.save(made.state_dict(), folder / "open_clip_pytorch_model.bin")

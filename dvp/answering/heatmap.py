@@ -25,17 +25,19 @@ class Panel(NamedTuple):
     title: str
 
 
-def draw_panels(picture: Image.Image, attention: Tensor | None, seen: Box, prefix: int = 1) -> list[Panel]:
+def draw_panels(
+    picture: Image.Image, attention: Tensor | None, seen: Box, prefix: int = 1, longer: int = PANEL
+) -> list[Panel]:
     """The picture, then it under the mean of the weights (heads, N) of its image tokens, then under each head's.
 
     Each panel is scaled to its own largest weight, which its title tells; a frame marks what the encoder saw. seen:
-    which part of the picture that is. prefix: how many tokens stand before the patches', the class token first. Raises
-    UserError where there are no weights of patches.
+    which part of the picture that is. prefix: how many tokens stand before the patches', the class token first. longer:
+    pixels of a panel's longer side. Raises UserError where there are no weights of patches.
     """
     if attention is None or attention.shape[1] < prefix + 1 or attention.shape[1] < 2:
         raise UserError("There is no heat map: this checkpoint looked at no picture; leave heatmap out.")
     picture, box = _around(picture, seen)
-    scale = PANEL / max(picture.size)
+    scale = longer / max(picture.size)
     shown = picture.resize([max(1, round(side * scale)) for side in picture.size], Image.Resampling.BICUBIC)
     place = [round(edge * scale) for edge in box]
     maps = [("mean", attention.mean(0))]
@@ -50,9 +52,11 @@ def draw_panels(picture: Image.Image, attention: Tensor | None, seen: Box, prefi
     return panels
 
 
-def draw_heatmap(picture: Image.Image, attention: Tensor | None, seen: Box, prefix: int = 1) -> Image.Image:
+def draw_heatmap(
+    picture: Image.Image, attention: Tensor | None, seen: Box, prefix: int = 1, longer: int = PANEL
+) -> Image.Image:
     """One image of the panels of `draw_panels` under their titles; raises UserError as that does."""
-    panels = draw_panels(picture, attention, seen, prefix)
+    panels = draw_panels(picture, attention, seen, prefix, longer)
     columns, shown = min(COLUMNS, len(panels)), panels[0].image
     width, height = max(shown.width, WORDS) + MARGIN, shown.height + TITLE + MARGIN
     rows = math.ceil(len(panels) / columns)

@@ -44,7 +44,7 @@ def _answer_file(answering: Answering, source: Path, to: Path | None, *, top: in
     if done and done.keys() < {number for number, _ in lines}:
         done = _whole_batches(to, done, batch_size)
     bad: list[int] = []
-    with _opened(to) as out, tqdm(total=len(lines), unit=" questions", file=sys.stderr) as bar:
+    with _opened(to) as out, tqdm(total=len(lines), unit=" questions", file=sys.stderr, disable=None) as bar:
         waiting: list[tuple[int, dict[str, Any], Prepared]] = []
         for number, line in lines:
             if number in done:

@@ -56,6 +56,11 @@ class State:
         return [(name, getattr(self, name)) for name in names if getattr(self, name) is not None]
 
 
+def hidden_of(returned: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """The hidden states that a layer of transformers returns, in some families and versions first of a tuple."""
+    return returned[0] if isinstance(returned, tuple) else returned
+
+
 class _Named:
     """A class of transformers by the name that a row gives: looked up when it is asked for, since each takes time."""
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from dvp.backbones.base import SLIDING, LanguageBackbone, State
+from dvp.backbones.base import SLIDING, LanguageBackbone, State, hidden_of
 
 
 class Decoder(LanguageBackbone):
@@ -51,8 +51,8 @@ class Decoder(LanguageBackbone):
         return replace(state, mask=self._as_taken(mask, state), near=near, positions=positions)
 
     def run_layer(self, index: int, state: State) -> State:
-        hidden = self.layers[index](state.hidden, past_key_values=state.cache, **self.layer_options(index, state))
-        return replace(state, hidden=hidden)
+        options = self.layer_options(index, state) | {"past_key_values": state.cache}
+        return replace(state, hidden=hidden_of(self.layers[index](state.hidden, **options)))
 
     def query(self, state: State) -> Tensor:
         asking = state.asking[..., None].float()  # (B, T, 1)

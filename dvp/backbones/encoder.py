@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.masking_utils import create_bidirectional_mask
 
-from dvp.backbones.base import SLIDING, LanguageBackbone, State
+from dvp.backbones.base import SLIDING, LanguageBackbone, State, hidden_of
 
 
 class Encoder(LanguageBackbone):
@@ -30,14 +30,14 @@ class Encoder(LanguageBackbone):
         near = None
         if SLIDING in self.layer_types:
             apart = (places[:, None] - places).abs()  # (T, T)
-            seen = (apart <= self.model.config.sliding_window) | self.prompted(state, places[None])[:, None, None]
+            seen = (apart <= self.model.config.local_attention // 2) | self.prompted(state, places[None])[:, None, None]
             near = mask & seen | (apart == 0)  # what is not kept sees itself, so that no row of the softmax is empty
         return replace(state, mask=mask, near=near, positions=self.rotary_positions(state.hidden, places[None]))
 
     def run_layer(self, index: int, state: State) -> State:
         layer, options = self.layers[index], self.layer_options(index, state)
         if index < len(self.layers) - 1 or self.rotary:  # ModernBERT's parts are others
-            return replace(state, hidden=layer(state.hidden, **options))
+            return replace(state, hidden=hidden_of(layer(state.hidden, **options)))
         # Of the last layer one position is read, so of all others only keys and values are computed.
         own, hidden, position = layer.attention.self, state.hidden, slice(state.slot.stop, state.slot.stop + 1)
         inputs = ((own.query, hidden[:, position]), (own.key, hidden), (own.value, hidden))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers.masking_utils import create_bidirectional_mask
 
-from dvp.backbones.base import LanguageBackbone, State
+from dvp.backbones.base import LanguageBackbone, State, hidden_of
 
 
 class EncoderDecoder(LanguageBackbone):
@@ -48,8 +48,8 @@ class EncoderDecoder(LanguageBackbone):
             position_bias=state.positions,
             encoder_hidden_states=state.memory,
             encoder_attention_mask=state.memory_mask,
-        )[0]
-        return replace(state, hidden=hidden)
+        )
+        return replace(state, hidden=hidden_of(hidden))
 
     def query(self, state: State) -> Tensor:
         return state.fixed_query  # (B, 1, D)
@@ -63,7 +63,7 @@ class EncoderDecoder(LanguageBackbone):
         hidden = encoder.dropout(encoder.embed_tokens(ids))  # (B, S, D)
         mask, bias = self._mask(hidden, keep), self._relative_bias(encoder, hidden)
         for block in encoder.block:
-            hidden = block(hidden, attention_mask=mask, position_bias=bias)[0]
+            hidden = hidden_of(block(hidden, attention_mask=mask, position_bias=bias))
         return encoder.dropout(encoder.final_layer_norm(hidden))
 
     def _mask(self, hidden: Tensor, keep: Tensor, memory: Tensor | None = None) -> Tensor:

@@ -29,8 +29,8 @@ NAMES: tuple[tuple[str, str, int | None], ...] = (
 
 
 def is_meta_folder(folder: Path) -> bool:
-    """Whether a folder is in Meta's layout."""
-    return (folder / "params.json").is_file()
+    """Whether a folder is in Meta's layout; some in the Hugging Face layout have its params.json, too."""
+    return (folder / "params.json").is_file() and not (folder / "config.json").is_file()
 
 
 def load_meta(folder: Path, dtype: torch.dtype = torch.float32) -> LlamaForCausalLM:

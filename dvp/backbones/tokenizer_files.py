@@ -29,7 +29,10 @@ FALLBACK, SETTINGS = "tokenizer.json", "tokenizer_config.json"
 OTHERS = ("vocab.json", "vocab.txt", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model")  # of relatives
 WORDPIECE = ("do_lower_case", "strip_accents", "tokenize_chinese_chars")  # in tokenizer_config.json
 # In a text these are words; the last is a character that hardly any vocabulary knows.
-TYPED = "<s> </s> <pad> <unk> [CLS] [SEP] [PAD] <|begin_of_text|> <|end_of_text|> <|eot_id|> \ue000".split()
+TYPED = (
+    "<s> </s> <pad> <unk> [CLS] [SEP] [PAD] <bos> <eos> <|begin_of_text|> <|end_of_text|> <|eot_id|> <|endoftext|> "
+    "<|im_end|> \ue000"
+).split()
 
 
 def load_tokenizer(name_or_path: str, vocabulary: Vocabulary, pad_token_id: int = 0) -> Tokenizer:

@@ -10,7 +10,7 @@ from dvp.config import SHAPES
 from dvp.config.rules import PEFT
 from dvp.encoders import read_folder, require_size
 from dvp.errors import UserError
-from dvp.families import FAMILIES, require_family
+from dvp.families import family_named, require_family
 from dvp.files import EXPORTED, RESUME_WORDS, description_name, read_description, read_json
 from dvp.manifest import finish
 from dvp.runs.folder import RANKS
@@ -140,10 +140,10 @@ def check_language_model(config: dict[str, Any]) -> None:
     model = _read_model(folder)
     if not model or "model_type" not in model:
         return
-    family = require_family(model, folder)
-    if family.upper() != config["language_model"]:
+    family = require_family(model, folder).upper()
+    if family != config["language_model"]:
         raise UserError(
-            f"language_model={config['language_model']} but tokenizer={folder} holds a {family.upper()} model: "
+            f"language_model={config['language_model']} but tokenizer={folder} holds a {family} model: "
             "make the two agree."
         )
     counts = ("num_decoder_layers", "num_layers", "num_hidden_layers", "n_layer")
@@ -154,8 +154,8 @@ def check_language_model(config: dict[str, Any]) -> None:
         raise UserError(
             f"insert_layer={layer} is outside this model: {folder} has layers 0 to {layers - 1}; give one of these."
         )
-    positions, first = model.get("max_position_embeddings", model.get("n_positions")), FAMILIES[family].first_position
-    positions = positions - first if isinstance(positions, int) and first is not None else None
+    first, places = family_named(family).first_position, model.get("max_position_embeddings", model.get("n_positions"))
+    positions = places - first if first is not None and isinstance(places, int) else None
     if positions and config["max_text_len"] > positions:
         raise UserError(
             f"max_text_len={config['max_text_len']} is too long: {folder} has {positions} positions; "

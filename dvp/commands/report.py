@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = 10  # right ones, and as many wrong ones
 JPEG_QUALITY = 85
+SMALL = 112  # pixels of a panel where every head has one
 PACKAGES = ("torch", "transformers", "pytorch-lightning", "pyarrow", "pillow")
 # What says where a run goes on or starts, of which the report names what was found.
 FOUND = ("resume_from", "resume_asked", "own_folder", "start_from", "insert_layer", "load_path")
@@ -151,8 +152,8 @@ def _examples(config: dict[str, Any], data: Any, best: "Validation", vision: Any
 def _pictures(
     config: dict[str, Any], data: Any, place: tuple[Any, int], weights: Any, vision: Any
 ) -> tuple[bytes, ...]:
-    """The picture, and under the weights of its image tokens where it was seen, as JPEG."""
-    from dvp.answering.heatmap import PANEL, draw_panels
+    """JPEG: the picture, and where it was seen also what its image tokens weigh, on average and by heads."""
+    from dvp.answering.heatmap import PANEL, draw_heatmap, draw_panels
     from dvp.data.arrow import picture_bytes, place_of
     from dvp.images import open_image, upright
     from dvp.kinds import preprocessing_of
@@ -163,9 +164,9 @@ def _pictures(
     if data.reader.transform is None or weights is None:
         picture.thumbnail((PANEL, PANEL))
         return (_jpeg(picture),)
-    seen = preprocessing_of(config).seen(*picture.size)
-    shown, mean, *_ = draw_panels(picture, weights[None], seen, vision.prefix_tokens)  # the mean of all heads as one
-    return _jpeg(shown.image), _jpeg(mean.image)
+    seen, prefix = preprocessing_of(config).seen(*picture.size), vision.prefix_tokens
+    shown, mean, *_ = draw_panels(picture, weights, seen, prefix)
+    return _jpeg(shown.image), _jpeg(mean.image), _jpeg(draw_heatmap(picture, weights, seen, prefix, SMALL))
 
 
 def _jpeg(image: Any) -> bytes:

@@ -94,7 +94,7 @@ def two_stages(named: Sequence[str], typed: dict[str, Any]) -> tuple[dict[str, A
 def differences(search: dict[str, Any], train: dict[str, Any]) -> str:
     """What the two stages use, where they differ, as a table."""
     lines = [f"  {'':20}{'search':>16}{'training':>16}"]
-    nothing = dict(idle(search, search)).keys() & dict(idle(train, train)).keys()
+    nothing = dict(idle(search, search)) | dict(idle(train, train))
     for key in search:
         if search[key] != train[key] and key not in UNTOLD and key not in nothing:
             lines.append(f"  {key:20}{search[key]!s:>16}{train[key]!s:>16}")

@@ -18,7 +18,8 @@ from dvp.errors import UserError
 from dvp.files import locked, remove_leftovers, write_json, writing_to
 from dvp.manifest import image_hash, manifest_beside
 
-LOCK = ".lock"  # in the folder of notes, while one is written
+FORMAT = 1  # of a note of hashes; older ones are the list alone
+LOCK = ".lock"  # in the folder of notes, while one is read or written
 Place = tuple[Table, int]  # a picture's table and row
 
 
@@ -31,16 +32,16 @@ def picture_hashes(table: Table, notes: Path) -> list[str]:
         hashes = picture_hashes(Table(table.path), notes)
         return [hashes[row] for row in table.chosen.tolist()]
     note = _note(table.path, notes)
-    if (noted := _read_note(note, len(table))) is not None:
-        return noted
-    rows = counted(range(len(table)), f"{table.path.name}: pictures")
-    hashes = [image_hash(picture_bytes(table, row)) for row in rows]
-    require_converted(table, hashes)
     with writing_to(note):
         notes.mkdir(parents=True, exist_ok=True)
-        with locked(notes / LOCK):
+        with locked(notes / LOCK):  # who waits finds it noted
             remove_leftovers(notes)
-            write_json(note, hashes)
+            if (noted := _read_note(note, len(table))) is not None:
+                return noted
+            rows = counted(range(len(table)), f"{table.path.name}: pictures")
+            hashes = [image_hash(picture_bytes(table, row)) for row in rows]
+            require_converted(table, hashes)
+            write_json(note, {"format": FORMAT, "hashes": hashes})
     return hashes
 
 
@@ -72,9 +73,13 @@ def _note(path: Path, notes: Path) -> Path:
 def _read_note(note: Path, count: int) -> list[str] | None:
     """The hashes that are noted; None where there are none or not as many as the table has rows."""
     try:
-        hashes = json.loads(note.read_text(encoding="utf-8"))
+        content = json.loads(note.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):  # a note that is damaged is as good as none
         return None
+    if isinstance(content, dict):
+        hashes = content.get("hashes") if content.get("format") == FORMAT else None
+    else:
+        hashes = content  # of before there were formats
     known = isinstance(hashes, list) and len(hashes) == count and all(isinstance(one, str) for one in hashes)
     return hashes if known else None
 

@@ -27,6 +27,7 @@ from dvp.errors import UserError
 from dvp.files import read_json, remove, remove_leftovers, require_fields, write_json, write_whole
 
 SHARD_BYTES = 1 << 29
+FORMAT = 1  # of a shard's listing and of about.json; older ones have none
 
 
 class NotNow(UserError):
@@ -61,7 +62,7 @@ class TokenCache:
             self.folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=self.folder).close()
             if not (self.folder / "about.json").is_file():
-                write_json(self.folder / "about.json", self.about)
+                write_json(self.folder / "about.json", {"format": FORMAT} | self.about)
         except (OSError, UserError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             return f"{self.folder} cannot be written ({reason}): make it writable, or use image_tokens=live."
@@ -163,10 +164,15 @@ class TokenCache:
         """The images of a shard, or None where it is damaged."""
         try:
             about = read_json(listing)
-            require_fields(listing, about, {"images": list, "crc32": int}, "encode its images again")
+            about = {"format": 0} | about
+            require_fields(listing, about, {"format": int, "images": list, "crc32": int}, "encode its images again")
         except UserError:
             return None
-        if not path.is_file() or path.stat().st_size != len(about["images"]) * self.image_bytes:
+        if (
+            about["format"] > FORMAT
+            or not path.is_file()
+            or path.stat().st_size != len(about["images"]) * self.image_bytes
+        ):
             return None
         return about["images"] if zlib.crc32(np.memmap(path, np.uint8, "r")) == about["crc32"] else None
 
@@ -178,6 +184,7 @@ class TokenCache:
         name = f"{time.time_ns():x}-{uuid.uuid4().hex[:8]}"
         path = self.folder / f"{name}.tokens"
         write_whole(path, lambda place: data.tofile(place))
+        about = {"format": FORMAT, "images": list(images), "crc32": zlib.crc32(data)}
         # The listing comes last: a shard without one does not exist.
-        write_json(path.with_suffix(".shard.json"), {"images": list(images), "crc32": zlib.crc32(data)})
+        write_json(path.with_suffix(".shard.json"), about)
         return path

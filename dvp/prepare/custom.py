@@ -76,7 +76,7 @@ class OwnData:
         self.unanswered: list[str] = []  # rows of test
         self.faults = Faults()
         for path in self.files:
-            for row in tqdm(read_rows(path, FIELDS), desc=f"checking {path.name}", unit="row"):
+            for row in tqdm(read_rows(path, FIELDS), desc=f"checking {path.name}", unit="row", disable=None):
                 self._take(path, row.line, row.content, row.fault)
         self._check_test()
         self.faults.refuse(raw)
@@ -201,7 +201,9 @@ def _write(tables: Tables, data: OwnData, split: str, schema: pa.Schema, labels:
     answered = any(asked.scores for questions in images.values() for asked in questions)
 
     def rows() -> Iterator[dict[str, Any]]:
-        for name, picture in tqdm(data.pictures(split), total=len(images), desc=account.table, unit="image"):
+        for name, picture in tqdm(
+            data.pictures(split), total=len(images), desc=account.table, unit="image", disable=None
+        ):
             questions = [
                 Question(one.question_id, one.text, tuple((labels[a], score) for a, score in one.scores if a in labels))
                 for one in images[name]

@@ -139,7 +139,7 @@ def _require(path: Path, columns: tuple[str, ...], name: str) -> None:
 
 
 def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for row in tqdm(read_rows(path, columns), desc=f"unpacking {path.name}", unit="row"):
+    for row in tqdm(read_rows(path, columns), desc=f"unpacking {path.name}", unit="row", disable=None):
         yield f"{path} row {row.line}", row.content
 
 

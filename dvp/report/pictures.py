@@ -1,4 +1,4 @@
-"""Charts as pictures: PNG files beside a page, and the same in TensorBoard."""
+"""Charts and other pictures of a page: PNG files beside it, and the same in TensorBoard."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -32,15 +32,17 @@ def draw(chart: Chart) -> Image.Image:
     return page.resize((WIDTH * SCALE, HEIGHT * SCALE), Image.Resampling.BOX)
 
 
-def write_pictures(folder: Path, charts: Mapping[str, Chart], loggers: Iterable[Any] = (), update: int = 0) -> None:
-    """Write `report/<name>.png` of each chart under the folder, and add it to those loggers that are TensorBoard's.
+def write_pictures(
+    folder: Path, pictures: Mapping[str, Chart | Image.Image], loggers: Iterable[Any] = (), update: int = 0
+) -> None:
+    """Write `report/<name>.png` of each picture under the folder, and add it to those loggers that are TensorBoard's.
 
     Raises UserError where the folder cannot be written.
     """
     opened = [getattr(logger, "experiment", None) for logger in loggers]
     boards = [board for board in opened if hasattr(board, "add_image")]
-    for name, chart in charts.items():
-        picture = draw(chart)
+    for name, one in pictures.items():
+        picture = draw(one) if isinstance(one, Chart) else one
         write_whole(folder / FOLDER / f"{name}.png", lambda place, picture=picture: picture.save(place, "PNG"))
         for board in boards:
             board.add_image(f"{FOLDER}/{name}", np.asarray(picture), update, dataformats="HWC")

@@ -2,11 +2,14 @@
 
 import base64
 import csv
+import io
 import math
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from PIL import Image, ImageDraw, ImageFont
 
 from dvp.report.chart import Chart, Line
 from dvp.report.page import shown, table, write_page
@@ -16,10 +19,12 @@ POINTS = 200  # of a line: of more, so many in a row give one, their mean
 GROUPS = 12  # the largest have a row of their own
 LONG = 5  # words of an answer: it and longer ones are one group
 RIGHT = 0.5  # the score from which on an answer counts among the right ones
+SHEETS = 3  # right examples, and as many wrong ones, whose heads stand on one picture
+LINE, FONT = 28, 14  # of the words above each
 STYLE = """
 .examples { display: grid; grid-template-columns: repeat(auto-fill, minmax(19em, 1fr)); gap: 1.2em }
 .example { border-top: 3px solid #009e73; padding-top: .4em } .wrong .example { border-color: #d55e00 }
-.example img { width: 48%; vertical-align: top; } .example p { margin: .3em 0 }
+.example img { width: 48%; vertical-align: top; } .example p { margin: .3em 0 } .example details img { width: 100% }
 .bar { background: #0072b2; height: .7em; min-width: 1px } .bars td { white-space: nowrap }
 td.share { width: 40%; vertical-align: middle }
 small { color: #666 }
@@ -46,7 +51,10 @@ class Group(NamedTuple):
 
 
 class Example(NamedTuple):
-    """An answer to look at. pictures: JPEG, the question's and what the prompt was made of, as far as they are."""
+    """An answer to look at.
+
+    pictures: JPEG, the question's, what the prompt was made of, and the same by heads, as far as they are.
+    """
 
     question: str
     answer: str
@@ -93,7 +101,24 @@ def report_training(folder: Path, training: Training, loggers: Iterable[Any], up
     body += ["<h2>What was done</h2>", table(list(training.facts.items()))]
     body += ["<h2>To repeat it</h2>", f"<pre>{escape(training.command)}</pre>", table(list(training.about.items()))]
     write_page(folder / "report.html", training.title, body, STYLE)
-    write_pictures(folder, training.charts, loggers, update)
+    write_pictures(folder, training.charts | heat_maps(training.examples), loggers, update)
+
+
+def heat_maps(examples: Sequence[Example]) -> dict[str, Image.Image]:
+    """One picture of what the prompt was made of by heads, for some answers that are right and some wrong; or none."""
+    known = [one for one in examples if len(one.pictures) == 3]
+    right, wrong = ([one for one in known if (one.score >= RIGHT) == kind][:SHEETS] for kind in (True, False))
+    sheets = [(one, Image.open(io.BytesIO(one.pictures[2]))) for one in right + wrong]
+    if not sheets:
+        return {}
+    size = max(sheet.width for _, sheet in sheets), sum(LINE + sheet.height for _, sheet in sheets)
+    page, top = Image.new("RGB", size, "white"), 0
+    for one, sheet in sheets:
+        words = f"{one.question}  {one.answer} ({'right' if one.score >= RIGHT else 'wrong'})"
+        ImageDraw.Draw(page).text((LINE / 4, top + LINE / 4), words, "black", ImageFont.load_default(FONT))
+        page.paste(sheet, (0, top + LINE))
+        top += LINE + sheet.height
+    return {"heat_maps": page}
 
 
 def by_group(scored: Sequence[Scored]) -> list[Group]:
@@ -185,10 +210,13 @@ def _examples(kind: str, examples: Sequence[Example]) -> str:
 
 
 def _example(one: Example) -> str:
-    pictures = "".join(
+    alts = ("the picture", "what the prompt was made of", "the same by heads")
+    shown_ = [
         f'<img alt="{alt}" src="data:image/jpeg;base64,{base64.b64encode(data).decode()}"> '
-        for alt, data in zip(("the picture", "what the prompt was made of"), one.pictures, strict=False)
-    )
+        for alt, data in zip(alts, one.pictures, strict=False)
+    ]
+    heads = f"<details><summary>by heads</summary>{shown_[2]}</details>" if len(shown_) > 2 else ""
+    pictures = "".join(shown_[:2]) + heads
     right = " or ".join(one.right[:3]) or "none in the vocabulary"
     points = "" if one.score in (0, 1) else f" <small>{100 * one.score:.0f} %</small>"
     beside = "" if one.score == 1 and len(one.right) == 1 else f"<p><small>right: {escape(right)}</small></p>"

@@ -25,7 +25,7 @@ class Answered(NamedTuple):
 class Validation(NamedTuple):
     """What a validation came to, in percent, and after which update.
 
-    looked: of the first questions, by split and place, the weights (N,) of the image tokens, the mean of all heads.
+    looked: of the first questions, by split and place, the weights (heads, N) of the image tokens.
     """
 
     score: float
@@ -74,7 +74,7 @@ class BestAnswers(pl.Callback):
         if len(self.looked) < MOST_LOOKED:
             for weights in maps:  # (B, P, heads, N)
                 keys = [(split, item) for item in items]
-                self.looked |= zip(keys, weights.float().mean((1, 2)).cpu(), strict=True)
+                self.looked |= zip(keys, weights.float().mean(1).cpu(), strict=True)
         else:
             self._unhook()
         if len(self.rows) * trainer.world_size < MOST:

@@ -90,10 +90,10 @@ def _write_base(
     else:
         copy_tokenizer(folder, base["tokenizer"])
     if "clip_model" in included:
-        encoder = load_vision(config | {"clip_model": base["clip_model"]}).encoder
-        encoder.save_pretrained(folder / BASE["clip_model"])
+        place = folder / BASE["clip_model"]
+        load_vision(config | {"clip_model": base["clip_model"]}).encoder.save_pretrained(place)
         own = find_encoder(base["clip_model"]).prepared.at(config["image_size"])
-        _write_json(folder / BASE["clip_model"] / PROCESSOR, own.as_processor())
+        _write_json(place / PROCESSOR, own.as_processor())
 
 
 def _write_json(path: Path, content: Any) -> None:

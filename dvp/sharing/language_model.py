@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dvp.adapters import ADAPTERS, Injected
 from dvp.backbones import BACKBONES, family_of
-from dvp.backbones.tokenizer_files import FALLBACK, OTHERS, SETTINGS, find_file
+from dvp.backbones.tokenizer_files import FALLBACK, SETTINGS, find_file, vocabulary_file
 from dvp.checkpoints import fingerprint, save_tensors
 from dvp.errors import UserError
 from dvp.model import DVP
@@ -19,7 +19,6 @@ Parts = tuple[dict[str, Tensor], dict[str, Any]]
 INSIDE = "model.backbone.model."  # how the names of what is trained of it begin
 WORDS = ("*.json", "*.txt", "*.model")  # of a language model's folder, beside its weights
 WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")  # the first kind that there is
-BESIDE = ("merges.txt", "special_tokens_map.json", "added_tokens.json")  # a tokenizer's own file
 ADAPTED = ("adapter_targets", "adapter_rank", "lora_alpha")  # what a description tells of PEFT's
 
 
@@ -60,10 +59,7 @@ def merge(model: DVP, weights: dict[str, Tensor], description: dict[str, Any]) -
 def write_merged(place: Path, model: DVP, source: str) -> None:
     """Write the language model as it stands, with its tokenizer, as a plain folder of transformers."""
     model.backbone.model.save_pretrained(place)
-    vocabulary = BACKBONES[family_of(source)].vocabulary.file
-    for name in {vocabulary, FALLBACK, SETTINGS, *OTHERS, *BESIDE}:
-        if found := find_file(source, name):
-            shutil.copy(found, place / name)
+    _copy_words(place, source, "special_tokens_map.json", "added_tokens.json")
 
 
 def copy_language_model(place: Path, source: str) -> None:
@@ -82,8 +78,12 @@ def copy_language_model(place: Path, source: str) -> None:
 
 def copy_tokenizer(place: Path, source: str) -> None:
     """Copy the tokenizer's files where their licence lets anyone hand them on."""
-    backbone = BACKBONES[family_of(source)]
-    if backbone.free_vocabulary:
-        for name in (backbone.vocabulary.file, FALLBACK, SETTINGS):
-            if found := find_file(source, name):
-                shutil.copy(found, place / name)
+    if BACKBONES[family_of(source)].free_vocabulary:
+        _copy_words(place, source)
+
+
+def _copy_words(place: Path, source: str, *more: str) -> None:
+    own = vocabulary_file(source, BACKBONES[family_of(source)].vocabulary).name
+    for name in dict.fromkeys((own, FALLBACK, SETTINGS, *(["merges.txt"] if own == "vocab.json" else []), *more)):
+        if found := find_file(source, name):
+            shutil.copy(found, place / name)

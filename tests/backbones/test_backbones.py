@@ -55,6 +55,15 @@ def test_layer_by_layer_equals_the_whole_model(case: tuple) -> None:
 
 
 @torch.no_grad()
+def test_layers_may_return_hidden_states_or_a_tuple_of_them_and_more(case: tuple) -> None:
+    _, backbone, batch = case
+    expected = backbone.read_out(run(backbone, backbone.embed(batch)))
+    for layer in backbone.layers:
+        layer.register_forward_hook(lambda layer, args, made: made[0] if isinstance(made, tuple) else (made, None))
+    assert torch.equal(backbone.read_out(run(backbone, backbone.embed(batch))), expected)
+
+
+@torch.no_grad()
 def test_padding_does_not_count(case: tuple) -> None:
     _, backbone, batch = case
     other = batch | {"input_ids": torch.where(batch["attention_mask"].bool(), batch["input_ids"], 5)}
@@ -111,6 +120,17 @@ def test_the_prompt_reaches_the_read_out_from_every_layer(case: tuple) -> None:
             for prompt in torch.randn(2, len(TEXTS), 1, backbone.hidden_size)
         )
         assert ((first - second).abs().amax(1) > 1e-4).all()
+
+
+@torch.no_grad()
+def test_all_of_the_text_sees_the_prompt_at_once_however_far_it_is(case: tuple) -> None:
+    _, backbone, batch = case
+    state = backbone.run_layer(0, backbone.embed(batch))
+    one, other = (
+        backbone.run_layer(1, backbone.put_in(state, prompt)).hidden[:, 1:]
+        for prompt in torch.randn(2, len(TEXTS), 1, backbone.hidden_size)
+    )
+    assert ((one - other).abs().amax(2)[state.keep] > 1e-6).all()
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -84,9 +84,9 @@ def test_a_terminal_shows_the_sentence_alone_and_a_log_has_a_word_before_it() ->
     os.close(main)
 
 
-def test_sacreds_debugging_gets_the_error_itself(command) -> None:
-    with pytest.raises(UserError, match="there is no such checkpoint"):
-        command("predict", "--debug", "with", "load_path=nothing")
+def test_sacreds_debugging_gets_the_error_itself() -> None:
+    ended = run_here("predict", "--debug", "with", "load_path=nothing")
+    assert ended.returncode == 1 and "Traceback" in ended.stderr and "there is no such checkpoint" in ended.stderr
 
 
 def test_the_command_that_a_hint_names_is_taken(refused: Callable[..., str]) -> None:

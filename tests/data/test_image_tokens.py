@@ -332,6 +332,7 @@ def _fit_as_rank(rank: int, config: dict[str, Any], out: Path, port: int) -> Non
     torch.save(trained_state(trainer.lightning_module), out / f"{rank}.pt")
 
 
+@pytest.mark.two_processes
 def test_two_processes_that_measure_otherwise_fill_one_cache(own, tmp_path: Path) -> None:
     config = own(cpu_processes=2, per_gpu_batchsize=2, max_steps=1, image_tokens="auto")
     torch.multiprocessing.spawn(_fit_as_rank, (config, tmp_path, 20000 + os.getpid() % 20000), nprocs=2)

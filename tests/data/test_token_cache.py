@@ -123,6 +123,17 @@ def test_a_damaged_shard_is_named_and_its_images_are_missing_again(tmp_path: Pat
     assert torch.equal(read(a_cache(tmp_path), kept[0] + lost[0]), torch.cat([kept[1], lost[1]]))
 
 
+@pytest.mark.parametrize("format_, opens", [(None, True), (1, True), (2, False), ("1", False)])
+def test_a_shard_of_before_there_were_formats_opens_and_a_newer_one_does_not(format_, opens, tmp_path: Path) -> None:
+    cache = a_cache(tmp_path)
+    fill(cache, some_tokens(2))
+    (listing,) = cache.folder.glob("*.shard.json")
+    about = json.loads(listing.read_text()) | {"format": format_}
+    listing.write_text(json.dumps({key: value for key, value in about.items() if value is not None}))
+    again = TokenCache(tmp_path, ABOUT, (5, 8), torch.float32)
+    assert bool(again.open()) != opens and len(again.rows) == 2 * opens
+
+
 def test_what_a_broken_run_left_is_removed_by_the_next_that_builds(tmp_path: Path) -> None:
     cache = a_cache(tmp_path)
     fill(cache, some_tokens(2))
@@ -139,7 +150,7 @@ def test_what_a_broken_run_left_is_removed_by_the_next_that_builds(tmp_path: Pat
 
 def test_the_key_stands_in_the_folder(tmp_path: Path) -> None:
     about = json.loads((a_cache(tmp_path).folder / "about.json").read_text(encoding="utf-8"))
-    assert about == ABOUT | {"shape": [5, 8], "dtype": "torch.float32"}
+    assert about == {"format": 1} | ABOUT | {"shape": [5, 8], "dtype": "torch.float32"}
 
 
 def test_the_size_is_printed_and_compared_with_the_disk(tmp_path: Path, monkeypatch, capsys) -> None:

@@ -11,6 +11,7 @@ import run  # noqa: F401  registers the commands
 from docs.messages import ROOT
 from docs.pages import ELSEWHERE, MADE_OF, REFERENCE, generated, page_of, slug
 from dvp.config import NAMED, ex
+from dvp.families import FAMILIES, REFUSED
 
 PAGES = generated()
 FOLDERS = ("*.md", "docs/**/*.md", "*/README.md", "dvp/**/*.md")
@@ -44,6 +45,16 @@ def test_every_setting_stands_there_with_its_meaning() -> None:
 def test_every_command_and_experiment_stands_there(page: str, names: dict) -> None:
     assert set(names) <= anchors(PAGES[page])
     assert "python run.py predict with load_path=" in PAGES["commands.md"]
+
+
+def test_every_family_stands_there_with_what_it_does_or_why_not() -> None:
+    page = HANDWRITTEN["docs/own_language_model.md"]
+    works = re.findall(r"^\| `([A-Z0-9_]+)` \| (.+?) \| (\S+) \|.*\| (yes|no)\b[^|]*\|$", page, re.M)
+    rows = [(key.upper(), row.name, row.kind.replace("_", "-"), row.headed) for key, row in FAMILIES.items()]
+    assert {(*one, "yes" if writes else "no") for *one, writes in rows} == set(works)
+    assert dict(re.findall(r"^\| `([a-z0-9-]+)`[^|]*\| (.+) \|$", page, re.M)) == REFUSED
+    assert "Flan-T5" in FAMILIES["t5"].members and "Flan-T5" in page
+    assert "LLaMA-3" in FAMILIES["llama"].members and "LLaMA 3" in page
 
 
 @pytest.mark.parametrize("name", [name for _, modules in REFERENCE.values() for name in modules])

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny_encoders import write_encoder, write_open_clip
 from transformers import BertConfig, CLIPConfig, CLIPModel, CLIPVisionConfig, CLIPVisionModel
 
-from dvp.encoders.loading import load_encoder
+from dvp.encoders.loading import find_encoder, load_encoder
 from dvp.errors import UserError
 
 VISION = dict(
@@ -93,3 +94,20 @@ def test_what_is_nowhere_says_what_to_give(name, monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(UserError, match=f"No image encoder {name} here .* --local-dir"):
         load_encoder(name)
+
+
+@pytest.mark.parametrize("kind", ["siglip", "dinov2", "open_clip"])
+def test_a_hub_name_is_read_from_the_cache_of_the_hub(kind: str, monkeypatch, tmp_path: Path) -> None:
+    snapshot = tmp_path / "models--someone--encoder" / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    if kind == "open_clip":
+        write_open_clip(snapshot, {}, {}, {"resize_mode": "squash"})
+    else:
+        write_encoder(snapshot, kind)
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("0" * 40)
+    for name, value in {"HF_HUB_OFFLINE": True, "HF_HUB_CACHE": str(tmp_path)}.items():
+        monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
+    assert find_encoder("someone/encoder") == find_encoder(str(snapshot))
+    there, here = (load_encoder(name).state_dict() for name in ("someone/encoder", str(snapshot)))
+    assert there.keys() == here.keys() and all(there[name].equal(here[name]) for name in here)

@@ -11,19 +11,17 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
-from tiny_world import shake
-from torch import nn
+from tiny_encoders import TOWER, write_open_clip
 
 import dvp
+from dvp.data.image_tokens import encoder_hash, weights_hash
 from dvp.encoders import read_folder
 from dvp.encoders.loading import arithmetic, count_blocks, count_tokens, find_encoder, load_encoder
 from dvp.encoders.transform import prepare
 from dvp.errors import UserError
+from dvp.vision import Vision
 
 TRAIN = "dvp_adaption_bert_vqa"
-TOWER = {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8}
-TEXT = {"context_length": 8, "vocab_size": 40, "width": 16, "heads": 2, "layers": 1}
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {  # model_cfg, vision_cfg, preprocess_cfg
     "laion, gelu": ({}, {}, {}),
     "openai, quick_gelu": ({"quick_gelu": True}, {}, {}),
@@ -39,25 +37,11 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {  # m
 }
 
 
-def write_folder(folder: Path, model: dict, tower: dict, pictures: dict, weights: str = "safetensors") -> nn.Module:
-    """Write a random CLIP as open_clip saves one; returns it."""
-    config = {"embed_dim": 16, "vision_cfg": TOWER | tower, "text_cfg": TEXT} | model
-    torch.manual_seed(0)
-    made = shake(open_clip.CLIP(**config)).eval()
-    told = {"model_cfg": config, "preprocess_cfg": pictures}
-    (folder / "open_clip_config.json").write_text(json.dumps(told))
-    if weights == "safetensors":
-        save_file(made.state_dict(), folder / "open_clip_model.safetensors")
-    else:
-        torch.save(made.state_dict(), folder / "open_clip_pytorch_model.bin")
-    return made
-
-
 @pytest.mark.parametrize("weights", ["safetensors", "bin"])
 @pytest.mark.parametrize("case", CASES)
 @torch.no_grad()
 def test_tokens_and_pictures_are_those_of_open_clip(case: str, weights: str, tmp_path: Path) -> None:
-    write_folder(tmp_path, *CASES[case], weights)
+    write_open_clip(tmp_path, *CASES[case], weights)
     theirs, transform = open_clip.create_model_from_pretrained(f"local-dir:{tmp_path}")
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (47, 90, 3), dtype=np.uint8))
     pixels, seen = transform(picture)[None], []
@@ -72,17 +56,20 @@ def test_tokens_and_pictures_are_those_of_open_clip(case: str, weights: str, tmp
 
 
 def test_activations_of_equal_weights_are_told_apart(tmp_path: Path) -> None:
-    write_folder(tmp_path, {}, {}, {})
-    assert '"gelu"' in arithmetic(load_encoder(str(tmp_path)).config)
-    write_folder(tmp_path, {"quick_gelu": True}, {}, {})
-    assert arithmetic(load_encoder(str(tmp_path)).config) == ""
+    encoders = []
+    for model in ({}, {"quick_gelu": True}, {"vision_cfg": TOWER | {"norm_kwargs": {"eps": 1e-3}}}):
+        write_open_clip(tmp_path, model, {}, {})
+        encoders.append(Vision(load_encoder(str(tmp_path))))
+    assert '"gelu"' in arithmetic(encoders[0].encoder.config) and arithmetic(encoders[1].encoder.config) == ""
+    assert len(set(map(weights_hash, encoders))) == 1 and len(set(map(encoder_hash, encoders))) == 3
+    assert encoder_hash(encoders[1]) == weights_hash(encoders[1])  # as in caches of before
 
 
 def test_a_run_takes_it_and_an_export_brings_it_along_in_transformers_layout(
     command: Callable[..., None], tiny: Callable[..., dict], tmp_path: Path
 ) -> None:
     (base := tmp_path / "base").mkdir()
-    write_folder(base, {}, {}, {"resize_mode": "squash"})
+    write_open_clip(base, {}, {}, {"resize_mode": "squash"})
     command("with", TRAIN, **tiny(TRAIN, clip_model=base, image_size=32, insert_layer=1))
     (last,) = (tmp_path / "result").rglob("last.ckpt")
     asked = (Image.effect_noise((50, 30), 90), "is there a red circle")
@@ -95,7 +82,7 @@ def test_a_run_takes_it_and_an_export_brings_it_along_in_transformers_layout(
 
 
 def test_a_folder_of_both_layouts_is_read_in_transformers(tmp_path: Path) -> None:
-    write_folder(tmp_path, {}, {}, {})
+    write_open_clip(tmp_path, {}, {}, {})
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "clip", "vision_config": {"image_size": 64}}))
     told = read_folder(str(tmp_path))
     assert not told.open_clip and told.prepared.size == 64
@@ -125,7 +112,7 @@ def test_another_tower_is_refused_by_name(tower: dict[str, Any], told: str, tmp_
 
 
 def test_pictures_that_are_padded_are_refused(tmp_path: Path) -> None:
-    write_folder(tmp_path, {}, {}, {"resize_mode": "longest"})
+    write_open_clip(tmp_path, {}, {}, {"resize_mode": "longest"})
     with pytest.raises(UserError, match="do_pad=True"):
         find_encoder(str(tmp_path))
 
@@ -138,7 +125,7 @@ def test_a_file_of_something_else_is_refused(content: dict[str, Any], tmp_path: 
 
 
 def test_weights_that_are_missing_damaged_or_of_other_sizes_are_refused(tmp_path: Path) -> None:
-    write_folder(tmp_path, {}, {}, {})
+    write_open_clip(tmp_path, {}, {}, {})
     weights = tmp_path / "open_clip_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:4000])
     with pytest.raises(UserError, match="safetensors is damaged"):
@@ -146,7 +133,7 @@ def test_weights_that_are_missing_damaged_or_of_other_sizes_are_refused(tmp_path
     weights.unlink()
     with pytest.raises(UserError, match="has none of open_clip_model.safetensors, .*: put the weights"):
         load_encoder(str(tmp_path))
-    write_folder(tmp_path, {}, {"width": 32, "head_width": 8}, {})
+    write_open_clip(tmp_path, {}, {"width": 32, "head_width": 8}, {})
     config = json.loads((tmp_path / "open_clip_config.json").read_text())
     config["model_cfg"]["vision_cfg"]["head_width"] = 5
     (tmp_path / "open_clip_config.json").write_text(json.dumps(config))

@@ -95,6 +95,13 @@ def test_class_tokens_are_those_of_the_blocks(model_type: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("model_type", ENCODERS)
+def test_nothing_is_drawn_anew_while_adapters_in_it_are_trained(model_type: str, tmp_path: Path) -> None:
+    vision = Vision(load_encoder(write_encoder(tmp_path, model_type)), trained=True).train()
+    batch = {"pixel_values": torch.randn(1, 3, TAKEN[model_type], TAKEN[model_type])}
+    assert vision.encoder.training and torch.equal(vision(batch).tokens, vision(batch).tokens)
+
+
+@pytest.mark.parametrize("model_type", ENCODERS)
 def test_what_a_folder_without_a_file_does_is_the_familys_way(model_type: str, tmp_path: Path) -> None:
     told = find_encoder(write_encoder(tmp_path, model_type, file=False))
     size = told.row.prepared.size if told.row.any_size else SIZES[model_type]["image_size"]

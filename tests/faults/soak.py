@@ -38,13 +38,11 @@ class Soak:
             once(kind, settings, self.place / "whole")
             self.whole[kind, interval] = outcome(self.place / "whole")
             shutil.rmtree(self.place / "whole")
-        kills = [draw(self.generator, share=0.4) for _ in range(4)]
+        drawn = self.generator.choices(["passes", "within", "writes"], k=4)
+        kills = [draw(self.generator, what, share=0.4) for what in drawn]
         died = to_the_end(kind, settings, log_dir, kills)
-        return (
-            f"val_check_interval={interval}, {kills}",
-            died,
-            divergences(self.whole[kind, interval], outcome(log_dir)),
-        )
+        found = divergences(self.whole[kind, interval], outcome(log_dir))
+        return f"val_check_interval={interval}, {kills}", died, found
 
     def job(self, name: str) -> tuple[str, int, list[str]]:
         """A trial of a command that is started again as it was."""

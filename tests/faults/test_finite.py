@@ -139,6 +139,7 @@ def spoil_second(settings: dict[str, Any], place: Path, guarded: bool) -> None:
     (place / f"code{os.environ['RANK']}").write_text(str(code))
 
 
+@pytest.mark.two_processes
 @pytest.mark.parametrize("guarded", [True, False])
 def test_of_two_processes_both_stop_and_the_questions_are_told(guarded: bool, tiny, tmp_path: Path) -> None:
     settings = tiny(ADAPTION, max_steps=None, max_epoch=3, per_gpu_batchsize=2, cpu_processes=2)

@@ -155,7 +155,7 @@ def test_a_vocabulary(data: bytes, place: Path) -> None:
 
 
 @cases(80)
-@given(data=hostile(b'{"images": ["00", "01"], "crc32": 3964322768}'))
+@given(data=hostile(b'{"format": 1, "images": ["00", "01"], "crc32": 3964322768}'))
 def test_the_listing_of_a_cache_is_whole_or_its_pictures_are_encoded_again(data: bytes, place: Path) -> None:
     cache = TokenCache(place / "cache", {"encoder": "x"}, (2, 4), torch.float32)
     write(cache.folder / "a.tokens", bytes(64))
@@ -165,7 +165,7 @@ def test_the_listing_of_a_cache_is_whole_or_its_pictures_are_encoded_again(data:
 
 
 @cases(60)
-@given(data=hostile(b'["00", "01", "02", "03"]'))
+@given(data=hostile(b'["00", "01", "02", "03"]') | hostile(b'{"format": 1, "hashes": ["00", "01", "02", "03"]}'))
 def test_the_note_of_a_tables_pictures(data: bytes, place: Path) -> None:
     path = place / "vqav2_train.arrow"
     if not path.is_file():

@@ -1,6 +1,7 @@
 """Raw files that are hostile or odd: a conversion holds what a plain reading of them says, or is refused."""
 
 import base64
+import copy
 import json
 import shutil
 from collections.abc import Callable
@@ -42,10 +43,12 @@ def spoilt(draw: Callable[..., Any], task: str) -> dict[str, bytes]:
             if draw(st.integers(0, 3)) == 0:
                 break
             where = draw(st.sampled_from(inner))
+        if not where:
+            continue
         key = draw(st.sampled_from(list(where) if isinstance(where, dict) else range(len(where))))
         way = draw(st.sampled_from(["value", "value", "value", "gone", "again", "name"]))
         if way == "value":
-            where[key] = draw(VALUES)
+            where[key] = copy.deepcopy(draw(VALUES))
         elif way == "gone":
             del where[key]
         elif isinstance(where, list):
@@ -182,7 +185,7 @@ def tsv_rows(data: bytes) -> list[dict[str, Any]] | None:
             open_image(row["image"], "in a row")
     except (ValueError, UserError):
         return None
-    return list(images.values()) or None
+    return [images[key] for key in sorted(images)] or None
 
 
 @cases(150)

@@ -4,6 +4,7 @@ import os
 import random
 import shutil
 from collections.abc import Callable
+from itertools import cycle, islice
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from dvp.runs.table import Table
 from dvp.search import KArmedBandit
 
 KILLS = 10  # of each kind under each interval between validations
+WHAT = ("within", "writes", "within", "writes", "within")  # more than half of them within an epoch
 AUTO = {"resume_from": "auto"}
 
 
@@ -30,9 +32,10 @@ def test_kills_change_nothing(kind: str, interval: float, whole, tmp_path: Path)
     generator, died, trial = random.Random(f"{kind} {interval}"), 0, 0
     while died < KILLS:
         log_dir, trial = tmp_path / f"run{trial}", trial + 1
-        kills = [draw(generator, share=0.4) for _ in range(min(4, KILLS - died))]
+        kills = [draw(generator, what, share=0.4) for what in islice(cycle(WHAT), died, min(died + 4, KILLS))]
         died += to_the_end(kind, settings, log_dir, kills)
         assert divergences(expected, outcome(log_dir)) == [], kills
+    assert died == KILLS
 
 
 def test_the_run_that_never_stopped_has_what_could_be_lost(whole) -> None:

@@ -39,7 +39,7 @@ def expected(jobs: dict[str, Job], tmp_path_factory: pytest.TempPathFactory) -> 
 
 # Each in turn, and the next start is killed later.
 KILLS = {
-    "encode": [[Kill("writes", at) for at in (3, 18, 9, 4)], [Kill("os.rename", 8), Kill("os.rename", 2)]],
+    "encode": [[Kill("writes", at) for at in (3, 18, 9, 4)], [Kill("os.remove", 4), Kill("os.rename", 3)]],
     "convert": [[Kill("writes", at) for at in (4, 12)], [Kill("os.rename", at) for at in (2, 3)]],
     "test": [[Kill("writes", at) for at in (38, 46)], [Kill("os.rename", at) for at in (5, 6, 7)]],
     "predict": [[Kill("writes", at) for at in (2, 3)], [Kill("answers", at) for at in (3, 2)]],

@@ -145,6 +145,7 @@ def begun(process: subprocess.Popen, log_dir: Path) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.two_processes
 @pytest.mark.parametrize("who", ["one", "all"])
 def test_two_processes_save_together_whoever_is_told(who: str, start) -> None:
     process, log_dir = start(num_workers=1 if who == "all" else 0)
@@ -159,6 +160,7 @@ def test_two_processes_save_together_whoever_is_told(who: str, start) -> None:
     assert json.loads((log_dir / "sacred" / "1" / "run.json").read_text())["status"] == "INTERRUPTED"
 
 
+@pytest.mark.two_processes
 def test_the_end_of_the_first_process_is_that_of_all(start) -> None:
     process, log_dir = start()
     begun(process, log_dir)
@@ -173,6 +175,7 @@ FAILURES = {
 }
 
 
+@pytest.mark.two_processes
 def test_without_the_guard_nobody_says_which_process_was_killed(start) -> None:
     process, log_dir = start("SIGKILL", "1", "alone")
     with suppress(subprocess.TimeoutExpired):
@@ -180,6 +183,7 @@ def test_without_the_guard_nobody_says_which_process_was_killed(start) -> None:
     assert FAILURES["SIGKILL", "1"][0] not in log_dir.with_suffix(".txt").read_text()
 
 
+@pytest.mark.two_processes
 @pytest.mark.parametrize("how", FAILURES, ids=" ".join)
 def test_one_process_fails_and_all_end_with_its_message_first(how: tuple[str, str], start) -> None:
     process, log_dir = start(*how)

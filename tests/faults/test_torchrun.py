@@ -88,6 +88,7 @@ def killed(world: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> t
     return place / "run", told
 
 
+@pytest.mark.two_processes
 def test_a_killed_worker_is_started_again_and_goes_on(world, killed, tmp_path: Path) -> None:
     log_dir, said = killed
     assert said.count("begins anew") == 2 and said.count("goes on from") == 1, said
@@ -99,6 +100,7 @@ def test_a_killed_worker_is_started_again_and_goes_on(world, killed, tmp_path: P
     assert divergences(outcome(tmp_path), outcome(copy.parent)) == []
 
 
+@pytest.mark.two_processes
 def test_two_machines_search_train_and_answer_as_one_process(world, killed, tmp_path: Path) -> None:
     def alone() -> None:
         for one in searches_trains_and_answers(world, tmp_path / "run"):

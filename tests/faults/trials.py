@@ -28,7 +28,8 @@ SETTINGS = {
 EXPERIMENTS = {"training": "dvp_adaption_bert_vqa", "search": "dvp_search_bert_vqa"}
 ANSWERS = 30
 PASSES, WRITES = 24, 150  # of a run: passes, and about as many steps that change files
-CALLS = {"passes": (DVPModule, "training_step"), "answers": (many, "_answer")}  # what is called so often
+# What is called so often; "within": a pass within an epoch, not the first of one.
+CALLS = {name: (DVPModule, "training_step") for name in ("passes", "within")} | {"answers": (many, "_answer")}
 EVENTS = {"open", "os.rename", "os.symlink", "os.mkdir", "os.remove", "os.rmdir"}
 
 
@@ -68,9 +69,9 @@ def arm(kill: Kill, log_dir: Path) -> None:
     """Let this process kill itself then."""
     count = 0
 
-    def step() -> None:
+    def step(*args: Any) -> None:
         nonlocal count
-        count += 1
+        count += kill.what != "within" or args[-1] > 0  # the pass of the epoch
         if count == kill.at:
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -79,7 +80,7 @@ def arm(kill: Kill, log_dir: Path) -> None:
         before = getattr(owner, name)
 
         def call(*args: Any, **options: Any) -> Any:
-            step()
+            step(*args)
             return before(*args, **options)
 
         setattr(owner, name, call)
@@ -156,10 +157,9 @@ def command(kind: str, settings: dict[str, Any], **changes: Any) -> None:
     say("with", EXPERIMENTS[kind], *(f"{key}={value}" for key, value in (settings | changes).items()))
 
 
-def draw(generator: random.Random, share: float = 1.0) -> Kill:
-    """A kill within an epoch or inside of a save, within this share of a run."""
-    what, most = generator.choice([("passes", PASSES), ("writes", WRITES)])
-    return Kill(what, generator.randint(1, int(share * most)))
+def draw(generator: random.Random, what: str, share: float = 1.0) -> Kill:
+    """A kill before one of the passes or of the writes of this share of a run."""
+    return Kill(what, generator.randint(1, int(share * (WRITES if what == "writes" else PASSES))))
 
 
 def once(

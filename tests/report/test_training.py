@@ -9,12 +9,15 @@ from PIL import Image
 
 from dvp.report.training import (
     GROUPS,
+    LINE,
     POINTS,
+    SHEETS,
     Example,
     Scored,
     Training,
     by_group,
     by_length,
+    heat_maps,
     read_metrics,
     report_training,
     training_charts,
@@ -69,6 +72,19 @@ def test_the_page_is_whole_needs_nothing_beside_itself_and_takes_any_text(tmp_pa
     assert not re.search(r"href=|url\(|@import|<script|src=\"(?!data:)", page)
     for text in ("run", "all", "subject", "g", "yes", "i"):
         assert f"<{text}>" not in page and f"&lt;{text}&gt;" in page
+    assert "<details>" not in page and heat_maps(training.examples) == {}
     right, wrong = page.split("Answers that are right")[1].split("Answers that are wrong")
     assert wrong.count("data:image/jpeg") == 2 and "30 %" in wrong and "right: no or &lt;i&gt;" in wrong
     assert "none in the vocabulary" in right and "data:" not in right
+
+
+def test_heads_are_folded_away_and_some_stand_on_one_picture(tmp_path: Path) -> None:
+    examples = [Example(f"{n}?", "a", ("a",), score, (jpeg(),) * 3) for score in (1.0, 0.0) for n in range(SHEETS + 1)]
+    training = Training("run", "", "", {}, {}, {}, "", "", [Scored("g", ("a",), 1.0)], examples)
+    report_training(tmp_path, training, [], 1)
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<details><summary>by heads</summary><img") == len(examples)
+    with Image.open(tmp_path / "report" / "heat_maps.png") as sheet:
+        assert sheet.size == (8, 2 * SHEETS * (8 + LINE))
+        red = [y for y in range(sheet.height) if sheet.getpixel((0, y))[0] > 200 > sheet.getpixel((0, y))[1]]
+    assert red == [n * (8 + LINE) + LINE + y for n in range(2 * SHEETS) for y in range(8)]

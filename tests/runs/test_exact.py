@@ -146,6 +146,7 @@ def trained(config: dict[str, Any], split: dict[str, int]) -> dict[str, torch.Te
     return read_checkpoint(str(last))[0]
 
 
+@pytest.mark.two_processes
 @pytest.mark.parametrize("by_length", [False, True], ids=["shuffled", "by length"])
 def test_an_update_is_the_mean_of_its_rows_however_it_is_split(by_length: bool, configure, still, tmp_path) -> None:
     data = Path(shutil.copytree(configure("dvp_adaption_bert_vqa")["data_root"], tmp_path / "data"))
@@ -180,6 +181,7 @@ def _fit_and_save(config: dict[str, Any], place: Path, before: dict[int, str]) -
     torch.save(state | {"trace": module.bandit.trace}, f"{config['log_dir']}_{module.global_rank}.pt")
 
 
+@pytest.mark.two_processes
 def test_two_processes_drop_what_they_would_have_dropped(configure, tmp_path: Path, capsys) -> None:
     options = EPOCHS | {"max_epoch": 2, "batch_size": 4, "per_gpu_batchsize": 2}
     config = configure("dvp_search_bert_vqa", **options, cpu_processes=2) | {"log_dir": str(tmp_path / "whole")}

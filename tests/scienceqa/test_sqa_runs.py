@@ -194,6 +194,7 @@ def test_a_resumed_run_ends_as_one_that_never_stopped(run, stage, tmp_path, monk
         assert traces[0] == traces[1] == traces[2]
 
 
+@pytest.mark.two_processes
 def test_an_update_is_the_mean_of_its_labelled_tokens_however_it_is_split(run, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.nn.Dropout, "forward", lambda module, x: x)  # of the adapters
     options = {"batch_size": 12, "optim_type": "sgd", "decay_power": "constant", "warmup_steps": 0, "drop_rate": 0.0}
@@ -206,6 +207,7 @@ def test_an_update_is_the_mean_of_its_labelled_tokens_however_it_is_split(run, t
         assert max((other[name] - tensor).abs().max().item() for name, tensor in whole.items()) < 1e-5
 
 
+@pytest.mark.two_processes
 def test_two_processes_search_alike_and_answer_every_problem_once(run, tmp_path):
     in_two_processes(run, "search", max_epoch=1, cpu_processes=2)
     search = json.loads(next(tmp_path.rglob("search.json")).read_text())
