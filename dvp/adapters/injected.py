@@ -18,6 +18,7 @@ from dvp.errors import UserError
 
 NAME = "default"  # of an adapter among several on one model, which PEFT allows
 LORA = {"adapter_rank": "r", "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout"}  # settings -> PEFT's fields
+TURNED = ("gpt2",)  # models whose linear layers hold their weights the other way round
 DORA = "lora_magnitude_vector"  # a module whose one weight PEFT saves by the module's name
 
 
@@ -99,7 +100,7 @@ class Injected:
             of = [one for one in targets if any(f".{one}".endswith(f".{name}") for name in deep)]
             options["feedforward_modules"] = deep if targets == "all-linear" else of
         kinds = {"LORA": peft.LoraConfig, "IA3": peft.IA3Config}
-        return kinds[self.method](target_modules=targets, **options)
+        return kinds[self.method](target_modules=targets, fan_in_fan_out=model_type in TURNED, **options)
 
 
 def _peft() -> ModuleType:

@@ -46,6 +46,10 @@ CONTRADICTIONS: tuple[tuple[Callable[[dict[str, Any]], Any], str], ...] = (
         "quantize and compile out.",
     ),
     (
+        lambda c: c["strategy"] == "fsdp" and c["use_adapter"] == "dora",
+        "strategy=fsdp is not offered with use_adapter=dora, which needs whole matrices: take lora, or strategy=ddp.",
+    ),
+    (
         lambda c: c["test_only"] and not c["load_path"],
         "test_only=True needs load_path=<checkpoint>: say which checkpoint to test.",
     ),

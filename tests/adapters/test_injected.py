@@ -3,17 +3,21 @@
 import importlib.util
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny_world import fit
+from safetensors.torch import save_file
+from tiny_world import fit, shake
+from torch import nn
+from transformers import AutoModel
 
 from dvp.adapters import ADAPTERS, Injected
-from dvp.backbones import BACKBONES, load_backbone
-from dvp.checkpoints import read_description, trained_state
+from dvp.backbones import BACKBONES, LanguageBackbone, load_backbone
+from dvp.checkpoints import is_adapter, read_description, trained_state
 from dvp.config.rules import PEFT
 from dvp.errors import UserError
 from dvp.model import adapt_language_model
@@ -101,7 +105,7 @@ def test_peft_is_loaded_only_when_it_is_asked_for(language_models: dict[str, str
     script = """
 import sys
 import dvp.build
-from dvp.backbones import load_backbone
+from dvp.backbones import BACKBONES, LanguageBackbone, load_backbone
 from dvp.model import adapt_language_model
 for kind in (True, "frozen"):
     adapt_language_model(load_backbone(sys.argv[1]), kind=kind)
@@ -109,6 +113,49 @@ sys.exit("peft" in sys.modules)
 """
     command = [sys.executable, "-W", "ignore", "-c", script, language_models["bert"]]
     assert subprocess.run(command, cwd=ROOT).returncode == 0
+
+
+# The language model alone
+
+
+@torch.no_grad()
+def read_by_theirs(language_model: nn.Module, backbone: LanguageBackbone, batch: dict[str, torch.Tensor]) -> Any:
+    """What is read out of texts alone, of the whole model of transformers."""
+    texts = {key: batch[key] for key in ("input_ids", "attention_mask")}
+    if together := language_model.config.is_encoder_decoder:
+        texts["decoder_input_ids"] = torch.zeros_like(texts["input_ids"][:, :1])
+    hidden = language_model.eval()(**texts).last_hidden_state
+    last = backbone.read_token == "last" and not together
+    places = texts["attention_mask"].sum(1) - 1 if last else torch.zeros(len(hidden), dtype=torch.long)
+    return hidden[torch.arange(len(hidden)), places]
+
+
+@pytest.mark.parametrize("kind", PEFT)
+@pytest.mark.parametrize("family", BACKBONES)
+def test_peft_opens_what_is_saved_and_merged_it_is_the_same(
+    family: str, kind: str, make_dvp, batch_of, language_models: dict[str, str], tmp_path: Path
+) -> None:
+    from peft import PeftModel
+
+    model, row, batch = make_dvp(family, use_adapter=kind).eval(), ADAPTERS[kind], batch_of(family)
+    backbone = model.backbone
+    shake(nn.ParameterList(p for p in backbone.parameters() if p.requires_grad))
+    weights = {name: one.detach() for name, one in backbone.model.named_parameters() if one.requires_grad}
+    with torch.no_grad():
+        ours = backbone.read_out(model.run(backbone.embed(batch), {}))
+    plain = AutoModel.from_pretrained(language_models[family])
+    assert not torch.allclose(read_by_theirs(plain, backbone, batch), ours, atol=1e-3)
+    row.write_config(tmp_path, weights, backbone.adapted, family, "base")
+    save_file(row.saved(weights), tmp_path / "adapter_model.safetensors")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # of keys that are missing or left over
+        theirs = PeftModel.from_pretrained(plain, tmp_path)
+    torch.testing.assert_close(read_by_theirs(theirs, backbone, batch), ours, atol=1e-5, rtol=1e-4)
+    row.merge(backbone.model)
+    assert not [name for name, _ in backbone.named_parameters() if is_adapter(name)]
+    with torch.no_grad():
+        merged = backbone.read_out(model.run(backbone.embed(batch), {}))
+    torch.testing.assert_close(merged, ours, atol=1e-5, rtol=1e-4)
 
 
 # Checkpoints

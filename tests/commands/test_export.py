@@ -163,7 +163,7 @@ def read_by_theirs(language_model: Any, backbone: Any, texts: dict[str, torch.Te
 
 @FAMILIES
 @BY_PEFT
-def test_pefts_tools_open_it_with_the_same_hidden_states(kind: str, family: str, export, checkpoint) -> None:
+def test_pefts_tools_open_it_with_the_same_hidden_states(family: str, kind: str, export, checkpoint) -> None:
     from peft import AutoPeftModelForFeatureExtraction, PeftModel
 
     last = checkpoint(f"dvp_adaption_{family}_vqa", use_adapter=kind, adapter_rank=3, lora_alpha=7, **LEARNT)
@@ -186,7 +186,7 @@ def test_pefts_tools_open_it_with_the_same_hidden_states(kind: str, family: str,
 @FAMILIES
 @BY_PEFT
 def test_merged_it_is_a_plain_language_model_that_answers_the_same(
-    kind: str, family: str, export, checkpoint, tmp_path: Path
+    family: str, kind: str, export, checkpoint, tmp_path: Path
 ) -> None:
     last = checkpoint(f"dvp_adaption_{family}_vqa", use_adapter=kind, adapter_rank=3, lora_alpha=7, **LEARNT)
     before, base = dvp.load(last), base_of(last)

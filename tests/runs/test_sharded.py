@@ -66,9 +66,11 @@ def uneven(configure: Callable[..., dict], tmp_path: Path, data_root: str) -> Ca
     return make
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_pieces_learn_and_answer_what_whole_weights_do(family: str, uneven, tmp_path: Path) -> None:
-    config = uneven(f"dvp_adaption_{family}_vqa", use_adapter=True, learning_rate=1e-3, max_steps=2)
+@pytest.mark.parametrize(
+    "family, kind", [*((family, True) for family in FAMILIES), ("bert", "lora"), ("bert", "ia3"), ("bert", "frozen")]
+)
+def test_pieces_learn_and_answer_what_whole_weights_do(family: str, kind: bool | str, uneven, tmp_path: Path) -> None:
+    config = uneven(f"dvp_adaption_{family}_vqa", use_adapter=kind, learning_rate=1e-3, max_steps=2)
     whole = outcome(config | {"strategy": "ddp"}, tmp_path / "ddp")
     pieces = outcome(config | {"strategy": "fsdp"}, tmp_path / "fsdp")
     assert whole[0] == [0, 0] and sum(pieces[0]) == pytest.approx(1) and max(pieces[0]) < 0.6
@@ -104,6 +106,7 @@ def test_without_an_even_number_of_batches_the_processes_would_wait_for_each_oth
     [
         ({"use_adapter": False}, "strategy=fsdp cuts the matrices of a frozen language model"),
         ({"use_adapter": True, "compile": True}, "leave quantize and compile out"),
+        ({"use_adapter": "dora"}, "strategy=fsdp is not offered with use_adapter=dora"),
     ],
 )
 def test_what_is_not_frozen_is_not_cut(changes: dict[str, Any], words: str, refused, tiny) -> None:
