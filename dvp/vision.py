@@ -49,6 +49,11 @@ class Vision(nn.Module):
         return self.encoder.config.hidden_size
 
     @property
+    def patch_size(self) -> int:
+        """Side of a patch in pixels."""
+        return self.encoder.config.patch_size
+
+    @property
     def prefix_tokens(self) -> int:
         """How many tokens stand before those of the patches."""
         return prefix_tokens(self.encoder.config)

@@ -4,6 +4,7 @@ import ast
 import importlib
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,9 @@ def test_a_line_for_the_shell_is_of_a_program_that_is_there(name: str, line: str
             assert place == ".venv/bin/activate"
         case ["pip", "install", "-r", file]:
             assert (ROOT / file).is_file()
+        case ["hf", "download", model, "--local-dir", folder]:
+            assert folder in model
+            assert (Path(sys.executable).parent / "hf").is_file()
         case other:
             pytest.fail(f"{name} shows {other}, which no test knows")
 

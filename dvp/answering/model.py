@@ -113,7 +113,7 @@ class Answering(nn.Module):
 
     def seen(self, picture: Image.Image) -> tuple[float, float, float, float]:
         """Left, top, right and bottom of the part of a picture that the image encoder sees, in its pixels."""
-        return preprocessing_of(self.config).seen(*picture.size)
+        return preprocessing_of(self.config).seen(*picture.size, 1 if self.blind else self.model.vision.patch_size)
 
     @property
     def prefix_tokens(self) -> int:

@@ -164,7 +164,7 @@ def _pictures(
     if data.reader.transform is None or weights is None:
         picture.thumbnail((PANEL, PANEL))
         return (_jpeg(picture),)
-    seen, prefix = preprocessing_of(config).seen(*picture.size), vision.prefix_tokens
+    seen, prefix = preprocessing_of(config).seen(*picture.size, vision.patch_size), vision.prefix_tokens
     shown, mean, *_ = draw_panels(picture, weights, seen, prefix)
     return _jpeg(shown.image), _jpeg(mean.image), _jpeg(draw_heatmap(picture, weights, seen, prefix, SMALL))
 

@@ -19,7 +19,7 @@ from dvp.config.saved import is_saved, read_saved
 from dvp.errors import Stopped, UserError, end_with
 
 # What Sacred says of settings that may be of several types, beside a sentence, and of runs that are not written down
-NOISE = ("Changed type of config entry", "Failed after", "No observers have been added")
+NOISE = ("Changed type of config entry", "Failed after", "Aborted after", "No observers have been added")
 LAST = "shapes"  # the named config that makes any experiment small, and so goes last
 
 

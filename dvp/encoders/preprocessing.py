@@ -33,20 +33,24 @@ class Preprocessing:
         edge = None if self.short_side is None else round(self.short_side * size / self.size)
         return replace(self, size=size, short_side=edge)
 
-    def seen(self, width: int, height: int) -> Box:
-        """Left, top, right and bottom of the part of a picture that is left, in the picture's own pixels."""
+    def seen(self, width: int, height: int, patch: int = 1) -> Box:
+        """Left, top, right and bottom of the part of a picture that is left, in the picture's own pixels.
+
+        patch: side of the encoder's patches, of which it takes whole ones alone.
+        """
+        whole = self.size // patch * patch
         if self.short_side is None:
-            return 0.0, 0.0, float(width), float(height)
+            return 0.0, 0.0, width * whole / self.size, height * whole / self.size
         short, long = min(width, height), max(width, height)
         resized = int(self.short_side * long / short)  # as torchvision's resize has it
-        start, end = self._middle(long, resized)
-        low, high = self._middle(short, self.short_side)
+        start, end = self._middle(long, resized, whole)
+        low, high = self._middle(short, self.short_side, whole)
         return (start, low, end, high) if width > height else (low, start, high, end)
 
-    def _middle(self, side: int, resized: int) -> tuple[float, float]:
-        """Where the crop begins and ends on a side of so many pixels that is resized first."""
+    def _middle(self, side: int, resized: int, whole: int) -> tuple[float, float]:
+        """Where the crop, of which `whole` is seen, begins and ends on a side of so many pixels that is resized."""
         start = int(round((resized - self.size) / 2)) * side / resized  # as torchvision's crop has it
-        return start, start + self.size * side / resized
+        return start, start + whole * side / resized
 
     def key(self, turn: bool = False) -> str:
         """What decides the numbers that become of a picture: part of the name of a cache of tokens."""

@@ -109,7 +109,7 @@ def latest_search(
         searched = "" if trained == config["use_adapter"] else f" (searched with {trained_parts(trained)})"
         print(f"{asked}: K = {found.insert_layer}, from {found.path}: {found.record['verdict']}{searched}")
         return found
-    passed_over += _not_ended(log_dir, config)
+    passed_over = _not_ended(log_dir, config) + passed_over
     there = f" ({'; '.join(passed_over[:3])})" if passed_over else ""
     raise UserError(
         f"{asked} found no search in {log_dir} that tells K{there}: run `python run.py with {experiment} ...` first, "

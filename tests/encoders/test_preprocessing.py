@@ -120,6 +120,11 @@ def test_a_key_tells_what_the_numbers_depend_on_and_clips_are_those_of_before() 
     assert len(set(keys)) == len(keys)
 
 
+def test_of_a_side_that_no_whole_patches_fill_the_rest_is_not_seen() -> None:
+    assert ENCODERS["siglip_vision_model"].prepared.at(384).seen(384, 768, patch=14) == (0, 0, 378, 756)
+    assert CLIP.at(30).seen(60, 100, patch=8) == (0, 20, 48, 68)
+
+
 @pytest.mark.parametrize("size", [(100, 60), (60, 100), (61, 61), (7, 5)], ids=str)
 @pytest.mark.parametrize("how", ALL.values(), ids=ALL)
 def test_what_was_seen_decides_the_pixels_and_nothing_else_does(how: Preprocessing, size: Any) -> None:
