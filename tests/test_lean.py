@@ -113,7 +113,7 @@ def test_only_t5_as_published_keeps_its_padding(family: str, as_published: bool,
 
 @pytest.mark.parametrize(
     "family, use_adapter",
-    [*product(MODELS, [False]), *product(NAMED_FAMILIES, [True]), *product(["bert"], set(ADAPTERS) - {True})],
+    [*product(MODELS, [False]), *product(NAMED_FAMILIES, [True]), *product(["bert"], list(ADAPTERS)[1:])],
 )
 def test_the_forward_pass_is_one_graph(family: str, use_adapter: bool | str, make_dvp, batch_of) -> None:
     model, batch = make_dvp(family, use_adapter=use_adapter).eval(), batch_of(family)
