@@ -164,7 +164,7 @@ WITHOUT = {
 }
 
 
-@pytest.mark.parametrize("model_type", {*WITHOUT, *REFUSED})
+@pytest.mark.parametrize("model_type", sorted({*WITHOUT, *REFUSED}))
 def test_a_family_without_a_row_is_refused_with_the_nearest(model_type: str, tiny, refused, tmp_path: Path) -> None:
     config, near = WITHOUT[model_type]
     (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type} | config), encoding="utf-8")

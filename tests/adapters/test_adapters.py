@@ -8,7 +8,7 @@ import torch
 from tiny_world import LAYERS, MODELS
 from torch import nn
 
-from dvp.adapters import ADAPTERS, Adapted, Adapter, Wrapped, freeze, inject_adapters
+from dvp.adapters import ADAPTERS, Adapted, Adapter, Injected, Wrapped, freeze, inject_adapters
 from dvp.backbones import BACKBONES, load_backbone
 from dvp.model import DVP
 from dvp.optim import parameter_groups
