@@ -75,7 +75,8 @@ def test_sequence_and_masks(folder):
     model, batch = golden.build(case), golden.batch(case, "in")
     state, image = model.embed(batch)
     close(state.hidden, case.t["dbg.embeds"], LOGITS)
-    front, back = (one.mask[:, 0].expand(len(state.hidden), -1, -1) for one in (state, model.insert(0, image, state)))
+    inserted = model.inserts(0, image)[0](state)
+    front, back = (one.mask[:, 0].expand(len(state.hidden), -1, -1) for one in (state, inserted))
     assert torch.equal(~back, case.t["dbg.mask_back"].bool())
     if "dbg.mask_front" in case.t:
         assert torch.equal(~front, case.t["dbg.mask_front"].bool())
