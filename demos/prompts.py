@@ -2,7 +2,7 @@
 
     python run.py shapes && python -m demos.prompts
 
-Half an hour on two cores; started again, it goes on with what is not done.
+Half an hour on two cores beside other work; started again, it goes on with what is not done.
 """  # fmt: skip
 
 import csv

@@ -11,7 +11,8 @@ import run  # noqa: F401  registers the commands
 from docs.messages import ROOT
 from docs.pages import ELSEWHERE, MADE_OF, REFERENCE, generated, page_of, slug
 from dvp.config import NAMED, ex
-from dvp.families import FAMILIES, REFUSED
+from dvp.families import FAMILIES, LANGUAGE_MODELS, REFUSED
+from dvp.tasks import TASKS
 
 PAGES = generated()
 FOLDERS = ("*.md", "docs/**/*.md", "*/README.md", "dvp/**/*.md")
@@ -55,6 +56,9 @@ def test_every_family_stands_there_with_what_it_does_or_why_not() -> None:
     assert dict(re.findall(r"^\| `([a-z0-9-]+)`[^|]*\| (.+) \|$", page, re.M)) == REFUSED
     assert "Flan-T5" in FAMILIES["t5"].members and "Flan-T5" in page
     assert "LLaMA-3" in FAMILIES["llama"].members and "LLaMA 3" in page
+    tried = re.search(r"^\| `language_model` \|(.+)\|\n.+\n((?:\|.+\n)+)", page, re.M)
+    assert {one.strip() for one in tried[1].split("|")} == set(TASKS)
+    assert {line.split("|")[1].strip() for line in tried[2].splitlines()} == set(LANGUAGE_MODELS)
 
 
 @pytest.mark.parametrize("name", [name for _, modules in REFERENCE.values() for name in modules])
