@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import random
 import signal
 import sys
@@ -196,7 +197,8 @@ def outcome(log_dir: Path) -> dict[str, Any]:
     (folder,) = folders if len(folders) == 1 else [max(folders, key=lambda path: path.stat().st_mtime_ns)]
     (last,) = folder.glob("checkpoints/last.ckpt")
     best = sorted(path.name for path in folder.glob("checkpoints/epoch=*.ckpt"))
-    found: dict[str, Any] = {"best": best, "link": os.readlink(last)}
+    link = re.sub(r"-v\d+(?=\.ckpt$)", "", os.readlink(last))  # a place that a killed run has filled is not used again
+    found: dict[str, Any] = {"best": best, "link": link}
     for name, path in (("last", last), *((name, folder / "checkpoints" / name) for name in best)):
         found |= {f"{name}: {key}": tensor for key, tensor in read_checkpoint(str(path))[0].items()}
     found["metrics"] = (folder / "metrics.csv").read_bytes()
