@@ -1,5 +1,19 @@
-"""OpenAI's CLIP and what has its layout: archives and state dicts as the image encoder that transformers has of it."""
+"""The image encoder by the names that it has for users: loading it, OpenAI's weights, CLIP's preparing of a picture."""
 
-from clip.model import OPENAI_NAMES, fill, from_openai_state, is_openai, load, read_archive
+from PIL import Image
+from torch import Tensor
 
-__all__ = ["OPENAI_NAMES", "fill", "from_openai_state", "is_openai", "load", "read_archive"]
+from dvp.encoders import CLIP
+from dvp.encoders.loading import load_encoder as load
+from dvp.encoders.openai import from_openai_state
+from dvp.encoders.transform import prepare
+
+__all__ = ["from_openai_state", "load", "preprocess"]
+
+
+def preprocess(image: Image.Image, size: int, turn: bool = False) -> Tensor:
+    """The picture as a tensor (3, size, size): short side to `size` (bicubic), centre crop, CLIP's mean and std.
+
+    turn: as its EXIF says that it is to be seen. Raises UserError for values of no known range.
+    """
+    return prepare(image, CLIP.at(size), turn)

@@ -35,7 +35,8 @@ REFERENCE = {
     "training": ("Training and checkpoints", ("dvp.build", "dvp.module", "dvp.optim", "dvp.checkpoints",
                                               "dvp.checkpoints.folder")),
     "clip": ("Image encoders", ("dvp.encoders", "dvp.encoders.rows", "dvp.encoders.preprocessing",
-                                "dvp.encoders.transform", "dvp.encoders.folder", "dvp.encoders.loading", "clip.model")),
+                                "dvp.encoders.transform", "dvp.encoders.folder", "dvp.encoders.loading",
+                                "dvp.encoders.openai", "clip")),
     "errors": ("Errors", ("dvp.errors",)),
 }  # fmt: skip
 # Sources that a page is made of: a link to one is a link to the page

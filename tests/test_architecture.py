@@ -192,12 +192,8 @@ def test_no_file_asks_which_task_it_is(path: Path) -> None:
 
 
 @FILES
-def test_only_the_builders_of_the_encoder_import_clip(path: Path) -> None:
-    allowed = {
-        "dvp/encoders/loading.py",
-        "dvp/published/classification.py",
-    }
-    assert "clip" not in set(imports(path)) or str(path.relative_to(ROOT)) in allowed or path.parent.name == "clip"
+def test_clip_is_for_users_alone(path: Path) -> None:
+    assert "clip" not in set(imports(path)) or path.parent.name == "clip"
 
 
 def test_a_look_at_the_settings_loads_no_torch() -> None:

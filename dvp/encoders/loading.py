@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import PretrainedConfig, PreTrainedModel
 
-import clip
+from dvp.encoders import openai
 from dvp.encoders.folder import Told, read_folder, unknown
 from dvp.encoders.open_clip import WEIGHTS
 from dvp.encoders.rows import ENCODERS, Encoder
@@ -23,9 +23,9 @@ NOT_THE_MODEL = ("_name_or_path", "architectures", "attn_implementation", "dtype
 def find_encoder(name_or_path: str) -> Told:
     """What is known of an encoder before its weights are read. Raises UserError for one that is not there or no row's.
 
-    `name_or_path` is a folder of transformers' or open_clip's, a name on the hub, or what `clip.load` takes.
+    `name_or_path` is a folder of transformers' or open_clip's, a name on the hub, or what `dvp.encoders.openai` loads.
     """
-    if clip.is_openai(name_or_path):
+    if openai.is_openai(name_or_path):
         row = ENCODERS["clip_vision_model"]
         return Told(row, {}, row.prepared)
     told = read_folder(name_or_path, partial(_find, name_or_path))
@@ -33,7 +33,7 @@ def find_encoder(name_or_path: str) -> Told:
         raise unknown(name_or_path, None)
     if told is None:
         raise UserError(
-            f"No image encoder {name_or_path} here or on the Hugging Face hub: give one of {clip.OPENAI_NAMES}, the "
+            f"No image encoder {name_or_path} here or on the Hugging Face hub: give one of {openai.OPENAI_NAMES}, the "
             "path of OpenAI's archive, or a folder with config.json and weights (where there is network, "
             "`hf download openai/clip-vit-base-patch16 --local-dir FOLDER` makes one)."
         )
@@ -46,19 +46,19 @@ def load_encoder(name_or_path: str) -> PreTrainedModel:
     Raises UserError as `find_encoder` does, and for weights that are incomplete, damaged or of another size.
     """
     told = find_encoder(name_or_path)
-    if clip.is_openai(name_or_path):
-        return clip.load(name_or_path)
+    if openai.is_openai(name_or_path):
+        return openai.load(name_or_path)
     if told.open_clip:
         return _from_open_clip(name_or_path, told)
     name, config = _place(name_or_path), _config(name_or_path, told.row)
     model = getattr(transformers, told.row.model)
-    return clip.fill(model, name, leftovers=True, pretrained_model_name_or_path=name, config=config)
+    return openai.fill(model, name, leftovers=True, pretrained_model_name_or_path=name, config=config)
 
 
 def count_blocks(name_or_path: str) -> int:
     """The number of transformer blocks of what `load_encoder` would load, without loading it where its files tell."""
-    if clip.is_openai(name_or_path):
-        return clip.load(name_or_path).config.num_hidden_layers
+    if openai.is_openai(name_or_path):
+        return openai.load(name_or_path).config.num_hidden_layers
     told = find_encoder(name_or_path)
     return told.settings["num_hidden_layers"] if told.open_clip else _config(name_or_path, told.row).num_hidden_layers
 
@@ -102,11 +102,11 @@ def _from_open_clip(name_or_path: str, told: Told) -> PreTrainedModel:
     if path is None:
         raise UserError(f"{name_or_path} has none of {', '.join(WEIGHTS)}: put the weights beside its JSON file.")
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else clip.read_archive(path)
+        state = load_file(path) if path.suffix == ".safetensors" else openai.read_archive(path)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} is damaged ({error}): copy it again.") from error
     heads, activation, epsilon = (told.settings[key] for key in ("num_attention_heads", "hidden_act", "layer_norm_eps"))
-    return clip.from_openai_state(state, heads, activation, epsilon)
+    return openai.from_openai_state(state, heads, activation, epsilon)
 
 
 def _place(name_or_path: str) -> str:

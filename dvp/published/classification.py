@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import clip
 from dvp.adapters import Adapter
 from dvp.checkpoints import require_finite
+from dvp.encoders.openai import from_openai_state
 from dvp.errors import UserError
 from dvp.families import T5
 from dvp.model import DVP
@@ -194,7 +194,7 @@ def _vision_weights(state: Mapping[str, Tensor], model: DVP) -> dict[str, Tensor
     """CLIP's weights by our names."""
     encoder = model.vision.encoder
     visual = {key.removeprefix("visumodel."): state[key] for key in state if key.startswith("visumodel.")}
-    renamed = clip.from_openai_state(visual, heads=encoder.config.num_attention_heads)
+    renamed = from_openai_state(visual, heads=encoder.config.num_attention_heads)
     return {f"vision.encoder.{name}": tensor for name, tensor in renamed.named_parameters()}
 
 

@@ -14,6 +14,7 @@ from dvp.backbones.tokenizer import Tokenizer
 from dvp.data.arrow import Table, read_picture
 from dvp.data.told import Told
 from dvp.encoders.preprocessing import IMAGENET, Preprocessing
+from dvp.encoders.transform import prepare
 from dvp.errors import UserError
 from dvp.scienceqa.text import ANSWER_STEM, LETTERS, answers_first, write_example
 from dvp.scienceqa.tokens import Layout, Row, encode_row
@@ -24,6 +25,14 @@ COLUMNS = (
 )  # fmt: skip
 # As published, of CLIP's pictures: the whole of one, and ImageNet's mean and std, though CLIP was trained on others.
 SQUEEZED = Preprocessing(224, None, **IMAGENET)
+
+
+def squeeze(image: Image.Image, size: int, turn: bool = False) -> Tensor:
+    """The picture as a tensor (3, size, size): squeezed to a square (bicubic), ImageNet's mean and std.
+
+    turn: as its EXIF says that it is to be seen. Raises UserError for values of no known range.
+    """
+    return prepare(image, SQUEEZED.at(size), turn)
 
 
 class Problems(Dataset):

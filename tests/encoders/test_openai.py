@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import CLIPVisionModel
 
 import clip
-from clip.model import OPENAI_SHA256
+from dvp.encoders.openai import OPENAI_SHA256
 from dvp.errors import UserError
 
 TINY = dict(image_size=32, patch_size=16, width=64, layers=2, heads=1)
