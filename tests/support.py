@@ -1,5 +1,6 @@
 """Which language model works on which task with which adapters: trains each for an update on tiny models, and prints
-the table of docs/support.md. python -m tests.support; some minutes. Exit code 1 if any neither works nor is refused."""
+the table of docs/own_language_model.md. python -m tests.support; some minutes. Exit code 1 if any neither works nor is
+refused."""
 
 import contextlib
 import io

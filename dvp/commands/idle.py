@@ -21,6 +21,9 @@ SCIENCE_QA = ("prompt_format", "use_caption", "answer_by", "max_new_tokens")
 IDLE: tuple[tuple[tuple[str, ...], Callable[[dict[str, Any]], bool], str], ...] = (
     (("insert_layer",), lambda c: c["search_stage"], "a search tries every layer"),
     (("kab", "search_sample", "search_warmup_steps"), lambda c: not c["search_stage"], "this is no search"),
+    (("search_sample",), lambda c: c["search_stage"] and c["kab"] == "mean", "kab=mean scores all arms"),
+    (("image_tokens_on",), lambda c: c["image_tokens"] in ("live", "zero"), "no tokens are kept"),
+    (("turn_pictures",), lambda c: c["image_tokens"] == "zero", "no picture is looked at"),
     (("max_epoch",), lambda c: c["max_steps"] is not None, "max_steps says how long the run is"),
     (("end_lr",), lambda c: isinstance(c["decay_power"], str), "only a polynomial decay ends there"),
     (("cpu_processes",), lambda c: c["num_gpus"] > 0, "the run is on GPUs"),

@@ -20,7 +20,8 @@ REFUSED = ("insert_layer", "seed", "start_from", "resume_from", "test_only", "fa
 def sweep(_config, _run):
     """Train at every K (layers=, seeds=) for the experiment's budget, and set the newest search beside it.
 
-    Started again it goes on with what is not done. metric=speed level=60 counts the updates until 60 % are passed.
+    Started again it goes on with what is not done, also amidst a training. metric=speed level=60 counts the updates
+    until 60 % are passed.
     """
     config, typed = check(_config), _run.meta_info.get("config_updates", {})
     _refuse(config, typed)
@@ -77,6 +78,8 @@ def _train(config: dict[str, Any], layer: int, seed: int, folder: Path, run: Any
     start = time.perf_counter()
     own = {"insert_layer": layer, "seed": seed, "exp_name": f"{config['exp_name']}_K{layer}"}
     level = config["level"] if config["metric"] == "speed" else None
+    if level is None:  # else what was passed before the stop is not known
+        own["resume_from"] = "auto"
     trainer = carry_out(config | own, run, lambda monitor: [] if level is None else [Reached(monitor, level)])
     monitor, seconds = trainer.lightning_module.monitor, time.perf_counter() - start
     updates, path = trainer.global_step, trainer.log_dir

@@ -94,7 +94,7 @@ def defaults():
     strategy = "auto"  # auto, ddp, fsdp (pieces of frozen weights on each device), deepspeed_stage_2, ...
     precision = "auto"  # 16, 32, bf16 or auto: 32 on a CPU, bf16 where the GPU has it; else 16, or 32 for T5
     backbone_dtype = "auto"  # of frozen weights: float32, bfloat16, or auto: bfloat16 for decoders in 16 bit
-    quantize = None  # 8bit or 4bit: a frozen language model through bitsandbytes, on a GPU
+    quantize = None  # 8bit or 4bit: a frozen language model through bitsandbytes
     gradient_checkpointing = False  # True: layers are computed again in the backward pass; less memory, more time
     compile = False  # True: torch.compile the language model's layers and the image encoder
     num_workers = 8  # processes that load data, per device

@@ -234,6 +234,8 @@ def test_log_dir_of_a_file_moves_the_record_too(command, tiny, tmp_path: Path, m
     [
         ("dvp_search_bert_vqa", {"insert_layer": 1, "end_lr": 1e-5, "answer_by": "likelihood"}, {"search_sample": 2}),
         (BERT, {"search_sample": 2, "max_epoch": 3, "task": "gqa", "raw_root": "a"}, {"insert_layer": 1, "end_lr": 0}),
+        ("dvp_search_bert_vqa", {"search_sample": 2, "image_tokens_on": "host"}, {"kab": "mean"}),
+        (BERT, {"turn_pictures": True}, {"image_tokens": "zero"}),
         (BERT, {"adapter_rank": 2, "merge": True}, {"use_adapter": "ia3", "adapter_targets": "key"}),
     ],
 )

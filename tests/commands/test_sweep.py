@@ -11,6 +11,7 @@ from pytorch_lightning import Trainer
 
 from dvp.build import build
 from dvp.config import check, ex
+from dvp.module import DVPModule
 from dvp.sweep import beside, search_flops, sweep_flops, table_lines, table_of
 
 BERT = "dvp_adaption_bert_gqa"
@@ -55,6 +56,28 @@ def test_it_trains_at_every_layer_and_goes_on_where_it_stopped(
     assert [(row["layer"], row["seeds"]) for row in again["table"]] == [(0, 1), (1, 2), (2, 1)]
     command("sweep", "with", BERT, **settings | {"max_steps": 1}, layers=0)  # of others
     assert len(list(Path(settings["log_dir"]).glob(f"{BERT}_sweep/*"))) == 2
+
+
+def test_a_training_that_was_stopped_is_gone_on_with(settings, command, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {"layers": 1, "max_steps": 4, "save_every": 1}
+    command("sweep", "with", BERT, **settings | options | {"log_dir": f"{settings['log_dir']}_whole"})
+    whole = sweep_in(settings | {"log_dir": f"{settings['log_dir']}_whole"})
+    step, passes = DVPModule.training_step, []
+
+    def stop_once(module: DVPModule, *args: Any) -> Any:
+        passes.append(module.trainer.global_step)
+        if len(passes) == 6:
+            raise KeyboardInterrupt
+        return step(module, *args)
+
+    monkeypatch.setattr(DVPModule, "training_step", stop_once)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        command("sweep", "with", BERT, **settings | options)
+    command("sweep", "with", BERT, **settings | options)
+    assert passes == [0, 0, 1, 1, 2, 2, 2, 2, 3, 3]
+    found = sweep_in(settings)
+    assert [cell["value"] for cell in found["cells"]] == [cell["value"] for cell in whole["cells"]]
+    assert [cell["updates"] for cell in found["cells"]] == [4]
 
 
 def test_the_search_stands_beside_it(settings, command, capsys) -> None:

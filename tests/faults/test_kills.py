@@ -60,6 +60,16 @@ def test_a_search_is_killed_amidst_preferences_that_have_moved(whole, tmp_path: 
     assert "preferences" in divergences(expected, outcome(tmp_path / "off"))
 
 
+def test_a_search_by_the_mean_goes_on_as_one_that_never_stopped(whole, tmp_path: Path) -> None:
+    settings = whole("search")[0] | {"kab": "mean"}
+    once("search", settings, tmp_path / "whole")
+    expected = outcome(tmp_path / "whole")
+    assert expected["finished"] and len(expected["trace"]) == 6 and len(set(expected["mean_scores"])) > 1
+    kills = [Kill("within", 4), Kill("writes", 40), Kill("within", 6)]
+    assert to_the_end("search", settings, tmp_path / "run", kills) == 3
+    assert divergences(expected, outcome(tmp_path / "run")) == []
+
+
 def test_a_run_goes_on_with_none_of_other_settings(whole, tmp_path: Path) -> None:
     settings, expected = whole("training")
     log_dir = tmp_path / "run"

@@ -205,7 +205,8 @@ def outcome(log_dir: Path) -> dict[str, Any]:
     found["hidden"] = sorted(str(path) for path in folder.rglob(".*"))
     if (folder / "search.json").is_file():
         search = json.loads((folder / "search.json").read_text())
-        found |= {key: search[key] for key in ("finished", "insert_layer", "preferences", "trace", "updates")}
+        told = ("finished", "insert_layer", "preferences", "mean_scores", "verdict", "trace", "updates")
+        found |= {key: search[key] for key in told if key in search}
     return found
 
 

@@ -161,6 +161,7 @@ def test_an_update_is_the_mean_of_its_rows_however_it_is_split(by_length: bool, 
         assert worst < 1e-6 < 1e-3 < max((whole[name] - began[name]).abs().max().item() for name in whole)
 
 
+@pytest.mark.two_processes
 @pytest.mark.parametrize("kind", ADAPTERS)
 def test_two_processes_with_adapters_train_as_one(kind: bool | str, configure, still, tmp_path: Path) -> None:
     options = still | {"max_epoch": 1, "batch_size": 8, "learning_rate": 0.1}

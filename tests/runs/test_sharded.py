@@ -66,6 +66,7 @@ def uneven(configure: Callable[..., dict], tmp_path: Path, data_root: str) -> Ca
     return make
 
 
+@pytest.mark.two_processes
 @pytest.mark.parametrize(
     "family, kind", [*((family, True) for family in FAMILIES), ("bert", "lora"), ("bert", "ia3"), ("bert", "frozen")]
 )
@@ -80,6 +81,7 @@ def test_pieces_learn_and_answer_what_whole_weights_do(family: str, kind: bool |
     assert max((whole[2][name] - pieces[2][name]).abs().max().item() for name in whole[2]) < 1e-6
 
 
+@pytest.mark.two_processes
 def test_a_search_is_gone_on_with_and_trained_from_in_pieces(uneven, tmp_path: Path) -> None:
     config = uneven("dvp_search_bert_vqa", use_adapter=True, strategy="fsdp", max_steps=2)
     outcome(config, tmp_path / "search")
@@ -90,6 +92,7 @@ def test_a_search_is_gone_on_with_and_trained_from_in_pieces(uneven, tmp_path: P
     fit(alone | {"cpu_processes": 1, "devices": 1, "accumulate": 2})  # the checkpoint is that of any run
 
 
+@pytest.mark.two_processes
 def test_without_an_even_number_of_batches_the_processes_would_wait_for_each_other(
     uneven, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
