@@ -44,6 +44,26 @@ def test_it_searches_goes_on_at_k_and_answers(settings, arm_one_is_better, comma
     assert len([path for path in (root / "sacred").iterdir() if path.name.isdigit()]) == 1
 
 
+@pytest.mark.parametrize("family", ["t5", "llama"])
+def test_every_family_goes_through_all_stages(family: str, tiny, arm_one_is_better, command, capsys) -> None:
+    experiment = f"dvp_adaption_{family}_vqa"
+    settings = tiny(experiment, max_steps=1, use_adapter=True)
+    command("search_and_train", "with", experiment, **settings)
+    out = capsys.readouterr().out
+    assert "3 of 3" in out and "at K = 1: compressor 1, adapters, head, norms" in out
+    assert len(list(Path(settings["log_dir"]).glob("vqa_submit_*.json"))) == 1
+
+
+def test_scienceqa_goes_through_all_stages(science, arm_one_is_better, command, capsys, tmp_path: Path) -> None:
+    sizes = {"num_gpus": 0, "num_workers": 0, "batch_size": 4, "per_gpu_batchsize": 4, "num_heads": 4, "max_steps": 1}
+    settings = science[1] | sizes | {"max_new_tokens": 2, "log_dir": tmp_path / "result"}
+    command("search_and_train", "with", "dvp_adaption_llama_sqa", **settings)
+    out = capsys.readouterr().out
+    assert "3 of 3" in out and "at K = 1: compressor 1, adapters, prefix" in out
+    (results,) = (path for path in (tmp_path / "result").glob("sqa_*.json") if "about" not in path.name)
+    assert len(json.loads(results.read_text(encoding="utf-8"))["results"]) == 9
+
+
 def test_nothing_is_trained_after_a_search_that_found_nothing(settings, refused) -> None:
     sentence = refused("search_and_train", "with", BERT, **settings)
     assert "Nothing was trained, since the search is undecided" in sentence and "search.json" in sentence
