@@ -51,7 +51,7 @@ def test_every_family_goes_through_all_stages(family: str, tiny, arm_one_is_bett
     command("search_and_train", "with", experiment, **settings)
     out = capsys.readouterr().out
     assert "3 of 3" in out and "at K = 1: compressor 1, adapters, head, norms" in out
-    assert len(list(Path(settings["log_dir"]).glob("vqa_submit_*.json"))) == 1
+    assert len(list(Path(settings["log_dir"]).glob("vqa_submit_*.about.json"))) == 1
 
 
 def test_scienceqa_goes_through_all_stages(science, arm_one_is_better, command, capsys, tmp_path: Path) -> None:
