@@ -294,5 +294,7 @@ def _load(module: DVPModule, config: dict[str, Any]) -> None:
             here = module.describe()
             weights, description = without_adapters(weights, description, trained_state(module), here, module.model)
             what = what.replace(" adapters,", "") + "; its adapters are left, since the whole language model is trained"
+        module.load_weights(weights, description)
         print(f"From the search {config['load_path']}, at K = {layer}: {what}.")
+        return
     module.load_weights(weights, description)

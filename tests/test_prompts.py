@@ -67,6 +67,14 @@ def test_a_search_of_several_prompts_is_gone_on_with_at_several_layers(
         assert torch.equal(after[own], before[there])
 
 
+def test_a_search_of_one_prompt_is_no_start_for_more(command, tiny, refused, arm_one_is_better: None) -> None:
+    command("with", "dvp_search_bert_vqa", **tiny("dvp_search_bert_vqa"))
+    settings = tiny("dvp_adaption_bert_vqa", start_from="search", prompt_tokens=4)
+    assert "trained prompt_tokens=1: search with prompt_tokens=4" in refused(
+        "with", "dvp_adaption_bert_vqa", **settings
+    )
+
+
 @pytest.mark.parametrize(
     "changes, words",
     [

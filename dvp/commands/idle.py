@@ -24,7 +24,7 @@ IDLE: tuple[tuple[tuple[str, ...], Callable[[dict[str, Any]], bool], str], ...] 
     (("search_sample",), lambda c: c["search_stage"] and c["kab"] == "mean", "kab=mean scores all arms"),
     (("image_tokens_on",), lambda c: c["image_tokens"] in ("live", "zero"), "no tokens are kept"),
     (("turn_pictures",), lambda c: c["image_tokens"] == "zero", "no picture is looked at"),
-    (("max_epoch",), lambda c: c["max_steps"] is not None, "max_steps says how long the run is"),
+    (("max_epoch",), lambda c: c["max_steps"] is not None and not c["test_only"], "max_steps says how long the run is"),
     (("end_lr",), lambda c: isinstance(c["decay_power"], str), "only a polynomial decay ends there"),
     (("cpu_processes",), lambda c: c["num_gpus"] > 0, "the run is on GPUs"),
     (SCIENCE_QA, lambda c: TASKS[c["datasets"]].kind != "written", "it is for ScienceQA"),

@@ -16,8 +16,10 @@ To begin, without any download:
   python run.py with dvp_search_bert_vqa shapes                      find K on it, on a laptop
   python run.py with dvp_adaption_bert_vqa shapes start_from=search  go on at that K, from what the search has learnt
   python run.py search_and_train with dvp_adaption_bert_vqa shapes   both, and the answers to the test questions
-On data of your own (DATA.md):
+On VQAv2, GQA, SNLI-VE or ScienceQA (DATA.md):
   python run.py with dvp_search_bert_vqa data_root=./datasets per_gpu_batchsize=256
+On data of your own (docs/own_data.md):
+  python run.py with dvp_search_bert_custom data_root=./datasets/mine per_gpu_batchsize=256
 What else there is:
   python run.py help           all commands, experiments and settings
   python run.py help <name>    what one of them means

@@ -142,7 +142,10 @@ RULES: dict[str, Rule] = {
     "level": _or(_number(100, "a score in percent, from 0 to 100"), None),
     "insert_layer": _many(_whole(0, MANY, "a layer counted from 0"), "as in insert_layer=[1,2]", "auto"),
     **dict.fromkeys(("drop_rate", "lora_dropout"), _SHARE),
-    "use_adapter": _one_of(True, False, *PEFT, "frozen", "prefix"),
+    # prefix is refused with the reason.
+    "use_adapter": _one_of(True, False, *PEFT, "frozen", "prefix")._replace(
+        what=_one_of(True, False, *PEFT, "frozen").what
+    ),
     "adapter_targets": _many(Rule(is_targets, "ends of modules' names"), "as in q_proj,v_proj", *WORDS),
     "lora_alpha": Rule(lambda value: _RATE.holds(value) and value > 0, "a number above 0"),
     "search_sample": _or(_COUNT, "all"),

@@ -43,6 +43,9 @@ def read_folder(place: str, find: Find | None = None) -> Told | None:
         told = Told(row, settings, read_preprocessing(path, content, row.prepared), open_clip=True)
     else:
         return None
+    patch = told.settings.get("patch_size")
+    if patch is not None and (type(patch) is not int or patch <= 0):
+        raise UserError(f"{place} cuts pictures into patches of {str(patch)[:40]} pixels, which is no size: {REMEDY}.")
     size = told.settings.get("image_size")
     if size is None or told.row.any_size:
         return told
@@ -54,7 +57,7 @@ def read_folder(place: str, find: Find | None = None) -> Told | None:
 def require_size(place: str, row: Encoder, image_size: int, takes: int | None, patch: int | None) -> None:
     """Raise UserError where an encoder that takes so many pixels, or so many a patch, is to be given `image_size`."""
     if row.any_size:
-        if isinstance(patch, int) and (image_size % patch or not image_size):
+        if patch and (image_size % patch or not image_size):
             near = max(1, round(image_size / patch)) * patch
             raise UserError(
                 f"image_size={image_size} but {place} takes whole patches of {patch} pixels: set image_size={near}."
@@ -91,7 +94,9 @@ def _prepared(find: Find, row: Encoder) -> Preprocessing:
         path = find(file)
         content = read_json(path, remedy=REMEDY) if path else None
         if content and key:
-            content = content.get(key)
-        if isinstance(content, dict):
+            content = content.get(key)  # a file of other processors has none
+        if content is not None and not isinstance(content, dict):
+            raise UserError(f"{path} has {key}={str(content)[:40]}, which is no object: {REMEDY}.")
+        if content is not None:
             return read_preprocessing(path, content, row.prepared)
     return row.prepared

@@ -120,18 +120,32 @@ def latest_search(
 def agreeing_search(
     log_dir: Path, config: dict[str, Any], tables: Tables, starts: bool = False
 ) -> tuple[Found | None, list[str]]:
-    """The search that `latest_search` takes, None where there is none, and which others were passed over, and why."""
-    passed_over = []
+    """The search that `latest_search` takes, None where there is none, and which others were passed over, and why.
+
+    Those of other settings or tables come last.
+    """
+    near: list[str] = []
+    others: list[str] = []
     for path, search in _newest_first(log_dir, config["use_adapter"]):
-        reason = _other(search, config, tables) or _useless(search)
-        here, there = config["use_adapter"], search["config"].get("use_adapter", True)
-        if starts and here and there != here:
-            trained = trained_parts(there)
-            reason = reason or f"trained {trained}, and this run {trained_parts(here)}: search with use_adapter={here}"
+        other = _other(search, config, tables)
+        reason = other or _useless(path, search) or (_trained_otherwise(search, config) if starts else "")
         if not reason:
-            return Found(path, search), passed_over
-        passed_over.append(f"{path}: it {reason}")
-    return None, passed_over
+            return Found(path, search), near + others
+        (others if other else near).append(f"{path}: it {reason}")
+    return None, near + others
+
+
+def _trained_otherwise(search: dict[str, Any], config: dict[str, Any]) -> str:
+    """Why this run cannot start from the weights of a search; empty if it can."""
+    instead = "or take its K alone with insert_layer=auto"
+    here, there = config["use_adapter"], search["config"].get("use_adapter", True)
+    if here and there != here:
+        trained, wanted = trained_parts(there), trained_parts(here)
+        return f"trained {trained}, and this run {wanted}: search with use_adapter={here}, {instead}"
+    then, now = (one.get("prompt_tokens", 1) for one in (search["config"], config))  # older records know of one alone
+    if then != now:
+        return f"trained prompt_tokens={then}: search with prompt_tokens={now}, {instead}"
+    return ""
 
 
 def _not_ended(log_dir: Path, config: dict[str, Any]) -> list[str]:
@@ -200,13 +214,16 @@ def _same(then: int | list, now: int | list) -> bool:
     return (then[0] if isinstance(then, list) else then) == (now[0] if isinstance(now, list) else now)
 
 
-def _useless(search: dict[str, Any]) -> str:
-    """Why a search tells no K; empty if it does."""
+def _useless(path: Path, search: dict[str, Any]) -> str:
+    """Why a search tells no K, and what can be had of it; empty if it tells one."""
     if not search["finished"]:
         return "was not finished"
     if search["config"].get("image_tokens") == "zero":
         return "was blind (image_tokens=zero)"
-    return "" if search["found"] else f"is {search['verdict']}"
+    if search["found"]:
+        return ""
+    last = f"load_path={path.parent / 'checkpoints' / 'last.ckpt'} insert_layer={search['insert_layer']}"
+    return f"is {search['verdict']}, or go on from its leader so far, {last}"
 
 
 def _place(path: str) -> str:

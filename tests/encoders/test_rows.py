@@ -154,6 +154,21 @@ def test_an_unknown_one_is_refused_with_the_rows_and_the_recipe(config: dict[str
     assert f"## {title}\n" in (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("model_type", ENCODERS)
+@pytest.mark.parametrize("patch", [0, -14, "14", [14, 14], 3.5])
+def test_patches_that_have_no_size_are_refused(patch: Any, model_type: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type, "patch_size": patch}))
+    with pytest.raises(UserError, match="which is no size"):
+        load_encoder(str(tmp_path))
+
+
+def test_a_processor_that_is_no_object_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "dinov2"}))
+    (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": 3}))
+    with pytest.raises(UserError, match="image_processor=3, which is no object"):
+        load_encoder(str(tmp_path))
+
+
 @pytest.mark.parametrize("size", [[30, 30], 0, "large", 3.5])
 def test_a_size_that_is_no_square_is_refused(size: Any, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "clip_vision_model", "image_size": size}))
