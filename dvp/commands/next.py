@@ -55,6 +55,8 @@ def _after_search(
         return "Next, twice as long in all, which may still be too short:", command(named, longer)
     kept = {key: value for key, value in typed.items() if key not in OWN}
     words = [word.replace("dvp_search_", "dvp_adaption_") if word in NAMED else word for word in named]
+    if config["use_adapter"] and not any(NAMED[word].get("use_adapter") for word in words if word in NAMED):
+        kept["use_adapter"] = config["use_adapter"]  # else what the search's adapters have learnt is left
     return "Next:", command(words, kept | {"start_from": "search"})
 
 

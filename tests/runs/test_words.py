@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,8 +20,10 @@ import torch
 from pytorch_lightning.loggers import CSVLogger
 from safetensors.torch import load_file, save_file
 
+from dvp.commands.next import what_next
 from dvp.config import ex
 from dvp.runs import progress
+from dvp.search import Verdict
 
 ROOT = Path(__file__).parents[2]
 SEARCH, ADAPTION = "dvp_search_bert_gqa", "dvp_adaption_bert_gqa"
@@ -180,6 +182,19 @@ def test_from_a_search_to_answers_by_what_is_printed_alone(command, tiny, capsys
     command(*test)
     assert "answers written to" in capsys.readouterr().out
     assert ask[:2] == ["predict", "with"] and ask[3:] == ["image=<picture>", "question=<question>"]
+
+
+@pytest.mark.parametrize("family, said", [("bert", True), ("llama", False)])  # LLaMA's experiments have adapters anyway
+def test_what_a_searchs_adapters_have_learnt_is_gone_on_with(family: str, said: bool) -> None:
+    bandit = SimpleNamespace(verdict=lambda: Verdict(True, True, "K = 1"))
+    callback = SimpleNamespace(best_model_path="")
+    trainer = SimpleNamespace(
+        default_root_dir="run", checkpoint_callback=callback, lightning_module=SimpleNamespace(bandit=bandit)
+    )
+    config = {"image_tokens": "auto", "use_adapter": True, "max_steps": None}
+    (words,) = next_commands(what_next(config, trainer, [f"dvp_search_{family}_gqa", "shapes"], {}))
+    settings = ["use_adapter=True", "start_from=search"][not said :]
+    assert words == ["with", f"dvp_adaption_{family}_gqa", "shapes", *settings]
 
 
 def test_after_a_blind_search_comes_one_that_sees(command, tiny, capsys) -> None:
