@@ -30,6 +30,7 @@ from dvp.encoders import require_size
 from dvp.encoders.loading import load_encoder, row_of
 from dvp.encoders.transform import prepare
 from dvp.errors import UserError
+from dvp.families import layers_in
 from dvp.files import is_published
 from dvp.kinds import KINDS, preprocessing_of
 from dvp.model import DVP
@@ -180,7 +181,7 @@ def _options(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         "as_published": config["as_published"],
     }
     compressors = {
-        "arms": None if config["search_stage"] else len(_many(config["insert_layer"])),
+        "arms": None if config["search_stage"] else len(layers_in(config["insert_layer"])),
         "prompt_tokens": config["prompt_tokens"],
         "num_heads": config["num_heads"],
         "dropout": config["drop_rate"],
@@ -267,17 +268,13 @@ def _is_of_search(path: str) -> bool:
 def insert_layer(config: dict[str, Any], layers: int) -> int | list[int]:
     """K, or several; raises UserError where one is outside of so many layers."""
     layer = config["insert_layer"]
-    if not all(0 <= one < layers for one in _many(layer)):
+    if not all(0 <= one < layers for one in layers_in(layer)):
         # Published: such a layer is never reached and the image is silently left out.
         raise UserError(
             f"insert_layer={layer} is outside this model: {config['tokenizer']} has layers 0 to {layers - 1}; "
             "give one of these."
         )
     return layer
-
-
-def _many(insert_layer: int | str | list[int]) -> list[int | str]:
-    return insert_layer if isinstance(insert_layer, list) else [insert_layer]
 
 
 def _load(module: DVPModule, config: dict[str, Any]) -> None:

@@ -231,6 +231,11 @@ REFUSED = {
 RECIPE = 'CONTRIBUTING.md, "Add a language model"'
 
 
+def layers_in(insert_layer: Any) -> list[Any]:
+    """The layers that a value of the setting insert_layer names, one or several, from the lowest up."""
+    return sorted(insert_layer) if isinstance(insert_layer, list | tuple) else [insert_layer]
+
+
 def family_named(language_model: str) -> type[Family]:
     """The row of a value of the setting language_model."""
     return FAMILIES[language_model.lower()]

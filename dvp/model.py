@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from dvp.adapters import ADAPTERS, freeze
 from dvp.backbones import LanguageBackbone, State
 from dvp.compressor import VisualTokenCompressor
+from dvp.families import layers_in
 from dvp.vision import Seen
 
 
@@ -113,7 +114,7 @@ class DVP(nn.Module):
 
     def compressors_at(self, insert_layer: int | Sequence[int]) -> dict[int, VisualTokenCompressor]:
         """By layer, the compressor that draws the prompt there: of as many as layers each its own, else a search's."""
-        layers = [insert_layer] if isinstance(insert_layer, int) else sorted(insert_layer)
+        layers = layers_in(insert_layer)
         if len(layers) == len(self.compressors):
             return dict(zip(layers, self.compressors, strict=True))
         return {layer: self.compressors[layer if len(self.compressors) > 1 else 0] for layer in layers}

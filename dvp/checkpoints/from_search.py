@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from dvp.checkpoints.weights import fingerprint
+from dvp.families import layers_in
 
 COMPRESSORS = "model.compressors."
 ADAPTER = re.compile(r"\.(adapter|lora_\w+|ia3_\w+)\.")  # behind the name of what it adapts
@@ -18,7 +19,7 @@ def at_layer(
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The weights and the description of a search's checkpoint as those of a training at `layer`."""
     kept = {name: one for name, one in weights.items() if not name.startswith(COMPRESSORS)}
-    for number, arm in enumerate(_arms(layer)):
+    for number, arm in enumerate(layers_in(layer)):
         own = f"{COMPRESSORS}{arm}."
         mine = {
             name.replace(own, f"{COMPRESSORS}{number}."): one for name, one in weights.items() if name.startswith(own)
@@ -60,16 +61,12 @@ def taken_parts(weights: dict[str, Tensor], layer: int | list[int]) -> str:
     adapted = any(map(is_adapter, shared))
     words = SHARED if adapted else (*SHARED[:-1], (SHARED[-1][0], "language model"))
     found = {next(word for begin, word in words if name.startswith(begin)) for name in shared if not is_adapter(name)}
-    arms_taken = [f"compressor {arm}" for arm in _arms(layer)]
+    arms_taken = [f"compressor {arm}" for arm in layers_in(layer)]
     parts = [*arms_taken, *(["adapters"] if adapted else []), *(word for _, word in words if word in found)]
-    left = ", ".join(str(arm) for arm in arms if arm not in _arms(layer))
+    left = ", ".join(str(arm) for arm in arms if arm not in layers_in(layer))
     return f"{', '.join(parts)}; the compressors of {left} are left"
 
 
 def is_adapter(name: str) -> bool:
     """Whether a parameter's name is of one of an adapter, of whatever kind."""
     return ADAPTER.search(name) is not None
-
-
-def _arms(layer: int | list[int]) -> list[int]:
-    return layer if isinstance(layer, list) else [layer]

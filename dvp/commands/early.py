@@ -10,7 +10,7 @@ from dvp.config import SHAPES
 from dvp.config.rules import PEFT
 from dvp.encoders import read_folder, require_size
 from dvp.errors import UserError
-from dvp.families import family_named, require_family
+from dvp.families import family_named, layers_in, require_family
 from dvp.files import EXPORTED, RESUME_WORDS, description_name, read_description, read_json
 from dvp.manifest import finish
 from dvp.runs.folder import RANKS
@@ -149,7 +149,7 @@ def check_language_model(config: dict[str, Any]) -> None:
     counts = ("num_decoder_layers", "num_layers", "num_hidden_layers", "n_layer")
     layers = next((model[key] for key in counts if model.get(key)), None)
     layer = config["insert_layer"]
-    several = layer if isinstance(layer, list) else [] if layer == "auto" else [layer]
+    several = [] if layer == "auto" else layers_in(layer)
     if not config["search_stage"] and isinstance(layers, int) and any(one >= layers for one in several):
         raise UserError(
             f"insert_layer={layer} is outside this model: {folder} has layers 0 to {layers - 1}; give one of these."

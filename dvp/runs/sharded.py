@@ -51,15 +51,13 @@ class Even(pl.Callback):
     ) -> None:
         self._accompany(trainer, pl_module, batch, index, loader)
 
-    def on_test_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, _: Any, batch: Any, index: int, loader: int = 0
-    ) -> None:
-        self._accompany(trainer, pl_module, batch, index, loader)
+    on_test_batch_end = on_validation_batch_end
 
     def _count(self, trainer: pl.Trainer, loaders: list[Any]) -> None:
         self.own = [len(loader) for loader in loaders]
-        self.most = [max(counts) for counts in zip(*gather([self.own]), strict=True)]
-        if 0 in sum(gather([self.own]), []):
+        by_loader = list(zip(*gather([self.own]), strict=True))
+        self.most = [max(counts) for counts in by_loader]
+        if any(0 in counts for counts in by_loader):
             raise UserError(
                 f"strategy=fsdp on {trainer.world_size} devices needs as many rows in every split: use fewer devices."
             )
