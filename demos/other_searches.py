@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 import torch
 
-from demos.study import BEDS, GQA, RULES, SHORT, WARM_SEEDS, head, row, rows_of, score_of, search, sweep
+from demos.study import BEDS, FRESH, GQA, RULES, SHORT, head, row, rows_of, score_of, search, sweep
 from dvp.search import RULES as KAB
 from dvp.search.mean import MeanScores
 from dvp.search.rule import Rule, Verdict
@@ -102,7 +102,7 @@ def main() -> None:
     lines = head("search", "seed", "updates", "rows", "K", f"{SHORT} updates from it")
     for name, (rule, settings) in OTHERS.items():
         done = []
-        for seed in WARM_SEEDS:
+        for seed in FRESH:
             with patch.dict(KAB, {"mean": rule}):
                 kind = name.replace(" ", "-").replace(",", "")
                 path, record = search(bed, kind, seed, f"{RULES['mean']} {settings}")

@@ -1,18 +1,21 @@
 """Does K matter on the embedded world, is it found, and what is a search worth? Prints the tables of docs/study.md.
 
-    python run.py shapes && python -m demos.study
+    python run.py shapes && python -m demos.study            # or: python -m demos.study GQA
 
-About an hour on two cores; started again, it goes on with what is not done.
+About an hour and a half on two cores; started again, it goes on with what is not done. Of beds that are named alone, by
+how they begin, the tables are shorter.
 """  # fmt: skip
 
 import json
 import statistics
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from demos.vqa import command
 from dvp.config import check, ex
+from dvp.errors import UserError
 from dvp.search.mean import standings
 from dvp.sweep import search_flops, sweep_flops, table_of
 
@@ -20,10 +23,10 @@ RESULT = Path("result/study")
 LAYERS = range(4)
 ROWS = 64  # of an update of a training
 SHORT, LONG = 600, 1500  # updates of a training
+WHOLE = 750  # of one of the whole model
 EARLY = 450  # updates of a search
 RULES = {"mean": "kab=mean", "published": f"kab=published max_steps={EARLY} search_warmup_steps={EARLY // 2}"}
-WARM_SEEDS = range(201, 206)
-
+FRESH = range(201, 206)  # seeds that chose no threshold
 
 Truth = dict[tuple[str, int], dict[int, float]]  # bed, updates -> layer -> mean score in percent
 
@@ -34,7 +37,8 @@ class Bed(NamedTuple):
     experiment: str  # without its stage
     settings: str
     sweeps: dict[int, Sequence[int]]  # updates -> seeds
-    searches: dict[str, Sequence[int]]  # rule -> seeds; none of them chose the rule's thresholds
+    searches: dict[str, Sequence[int]]  # rule -> seeds; with adapters, whatever is trained at K then
+    starts: Sequence[int]  # updates of the trainings from a search's weights
 
 
 GQA = "GQA, adapters"
@@ -43,15 +47,15 @@ BEDS = {
         "bert_gqa",
         "use_adapter=True",
         {SHORT: range(3), LONG: range(1)},
-        {"mean": range(201, 211), "published": range(201, 206)},
+        {"mean": range(201, 211), "published": FRESH},
+        (SHORT // 2, SHORT),
     ),
     "VQA, adapters": Bed(
-        "bert_vqa",
-        "use_adapter=True",
-        {SHORT: range(2)},
-        {"mean": range(201, 204), "published": range(201, 204)},
+        "bert_vqa", "use_adapter=True", {SHORT: range(2)}, {"mean": FRESH, "published": FRESH}, (SHORT,)
     ),
-    "VQA, whole model": Bed("bert_vqa", "use_adapter=False", {750: range(2)}, {}),
+    "VQA, whole model": Bed(
+        "bert_vqa", "use_adapter=False", {WHOLE: range(2)}, {"mean": FRESH, "published": FRESH}, (WHOLE,)
+    ),
 }
 
 
@@ -93,11 +97,11 @@ def after(record: dict[str, Any], updates: int) -> dict[str, Any]:
     }
 
 
-def layers_matter() -> tuple[list[str], Truth]:
+def layers_matter(beds: dict[str, Bed]) -> tuple[list[str], Truth]:
     """The scores at every layer, as the lines of a table and by bed, updates and layer."""
     lines = head("bed", f"updates of {ROWS} rows", *(f"K = {layer}" for layer in LAYERS), "seeds")
     truth: Truth = {}
-    for name, bed in BEDS.items():
+    for name, bed in beds.items():
         for updates, seeds in bed.sweeps.items():
             table = sweep(bed, updates, LAYERS, seeds)["table"]
             truth[name, updates] = {one["layer"]: one["mean"] for one in table}
@@ -106,10 +110,10 @@ def layers_matter() -> tuple[list[str], Truth]:
     return lines, truth
 
 
-def layers_are_found(truth: Truth) -> list[str]:
+def layers_are_found(beds: dict[str, Bed], truth: Truth) -> list[str]:
     """What each search says, what its K loses, and what it costs beside a sweep of all layers, as lines of a table."""
     lines = head("bed", "kab", "seed", "updates", "what it says", "K", "regret", "regret, long", "% of the sweep")
-    for name, bed in BEDS.items():
+    for name, bed in beds.items():
         whole = None
         for rule, seeds in bed.searches.items():
             for seed in seeds:
@@ -117,51 +121,56 @@ def layers_are_found(truth: Truth) -> list[str]:
                 then = check(ex.settings | record["config"])
                 whole = whole or _sweep_flops(bed)
                 for known in (record, *([after(record, EARLY)] if rule == "mean" else [])):
-                    lost = [_regret(truth.get((name, updates)), known["insert_layer"]) for updates in (SHORT, LONG)]
+                    lost = [_regret(truth[name, updates], known["insert_layer"]) for updates in bed.sweeps]
+                    lost += ["-"] * (2 - len(lost))
                     share = f"{100 * search_flops(then, known) / whole:.0f}"
                     said = (known["updates"], known["verdict"], known["insert_layer"])
                     lines.append(row(name, rule, seed, *said, *lost, share))
     return lines
 
 
-def warm_starts_are_worth_it() -> list[str]:
+def warm_starts_are_worth_it(beds: dict[str, Bed]) -> list[str]:
     """Trainings from the weights of a search at its K, beside as many updates anew, and beside as many rows anew."""
-    bed = BEDS[GQA]
     lines = head(
-        "updates", "seed", "K", "from the search", "anew", "anew, with the search's rows, too", "updates of that"
+        "bed", "updates", "seed", "K", "from the search", "anew", "anew, with the search's rows, too", "updates of that"
     )
-    for updates in (SHORT // 2, SHORT):
-        scores: list[tuple[float, ...]] = []
-        for seed in WARM_SEEDS:
-            path, record = search(bed, "mean", seed, RULES["mean"])
-            layer = record["insert_layer"]
-            started = f"load_path={path.parent / 'checkpoints' / 'last.ckpt'}"
-            equal = updates + round(rows_of(record) / ROWS)
-            done = sweep(bed, updates, [layer], [seed], "warm", started), sweep(bed, updates, [layer], [seed])
-            done += (sweep(bed, equal, [layer], [seed]),)
-            scores.append(tuple(score_of(one, layer, seed) for one in done))
-            lines.append(row(updates, seed, layer, *(f"{score:.1f}" for score in scores[-1]), equal))
-        means = (f"{statistics.mean(column):.1f}" for column in zip(*scores, strict=True))
-        lines.append(row(updates, "mean", "", *means, ""))
+    for name, bed in beds.items():
+        for updates in bed.starts:
+            scores: list[tuple[float, ...]] = []
+            for seed in FRESH:
+                path, record = search(bed, "mean", seed, RULES["mean"])
+                layer = record["insert_layer"]
+                started = f"load_path={path.parent / 'checkpoints' / 'last.ckpt'}"
+                equal = updates + round(rows_of(record) / ROWS)
+                done = sweep(bed, updates, [layer], [seed], "warm", started), sweep(bed, updates, [layer], [seed])
+                done += (sweep(bed, equal, [layer], [seed]),)
+                scores.append(tuple(score_of(one, layer, seed) for one in done))
+                lines.append(row(name, updates, seed, layer, *(f"{score:.1f}" for score in scores[-1]), equal))
+            means = (f"{statistics.mean(column):.1f}" for column in zip(*scores, strict=True))
+            lines.append(row(name, updates, "mean", "", *means, ""))
     return lines
 
 
-def main() -> None:
-    """Do what is not done yet, and print the tables."""
-    matter, truth = layers_matter()
-    tables = [matter, layers_are_found(truth), warm_starts_are_worth_it()]
+def main(begins: Sequence[str]) -> None:
+    """Do what is not done yet, and print the tables, of the beds whose names begin so, or of all."""
+    beds = {name: bed for name, bed in BEDS.items() if name.startswith(tuple(begins or [""]))}
+    if not beds:
+        raise UserError(f"No bed begins with {' or '.join(begins)}: there are {'; '.join(BEDS)}.")
+    matter, truth = layers_matter(beds)
+    tables = [matter, layers_are_found(beds, truth), warm_starts_are_worth_it(beds)]
     print("\n" + "\n\n".join("\n".join(lines) for lines in tables))
 
 
 def _sweep_flops(bed: Bed) -> float:
-    """Of one training at every layer."""
-    done = sweep(bed, SHORT, LAYERS, bed.sweeps[SHORT])
-    first = [cell for cell in done["cells"] if cell["seed"] == bed.sweeps[SHORT][0]]
+    """Of one training at every layer, of the shorter ones."""
+    updates, seeds = next(iter(bed.sweeps.items()))
+    done = sweep(bed, updates, LAYERS, seeds)
+    first = [cell for cell in done["cells"] if cell["seed"] == seeds[0]]
     return sweep_flops(check(ex.settings | done["config"]), first)
 
 
-def _regret(scores: dict[int, float] | None, layer: int) -> str:
-    return f"{max(scores.values()) - scores[layer]:.1f}" if scores else "-"
+def _regret(scores: dict[int, float], layer: int) -> str:
+    return f"{max(scores.values()) - scores[layer]:.1f}"
 
 
 def rows_of(record: dict[str, Any]) -> int:
@@ -194,4 +203,4 @@ def _written(path: Path) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
