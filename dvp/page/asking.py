@@ -7,6 +7,8 @@ from dvp.answering import Answering
 from dvp.answering.heatmap import Panel, draw_panels
 from dvp.errors import UserError
 
+KEPT = 3600  # seconds that an uploaded picture is kept, and after which it is looked whether it is to go
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -31,7 +33,7 @@ def ask(answering: Answering, upload: str | None, question: str, choices: str, h
     """
     given = tuple(line.strip() for line in choices.splitlines() if line.strip())
     try:
-        picture = Path(upload).read_bytes() if upload else None
+        picture = _read(Path(upload)) if upload else None
         name = Path(upload).name if upload else ""
         prepared = answering.prepare(picture, question, given, hint, where=name)
         (answer,) = answering([prepared], insert_layer=layer if answering.searched else None, attention=True)
@@ -44,3 +46,12 @@ def ask(answering: Answering, upload: str | None, question: str, choices: str, h
     notes = " ".join(f"{note[0].upper()}{note[1:]}." for note in answer.notes)
     names = f"({answer.letter}) {answer.text}" if answer.letter else "no choice"
     return Shown(dict(answer.candidates), panels, answer.written or "", names, notes)
+
+
+def _read(upload: Path) -> bytes:
+    try:
+        return upload.read_bytes()
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{upload.name} is no longer here, since pictures are kept for {KEPT // 60} minutes: choose it again."
+        ) from error

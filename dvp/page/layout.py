@@ -6,13 +6,14 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from dvp.answering import Answering
 from dvp.answering.asked import MOST_BYTES
 from dvp.answering.heatmap import Panel
-from dvp.page.asking import Shown, ask
+from dvp.page.asking import KEPT, Shown, ask
 from dvp.page.examples import Example, find_examples, write_examples
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # nobody is told what is asked; Gradio looks while it is imported
@@ -22,7 +23,6 @@ import gradio as gr  # noqa: E402
 WAITING = 16  # questions in the queue
 # Whatever asks waits for its turn: what the model looked at is noted while it answers, one question at a time.
 ASKS: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
-KEPT = 3600  # seconds that an uploaded picture is kept, and after which it is looked whether it is to go
 HEADING = "What the prompt was made of"
 LEGEND = "The largest weight of a patch is red and stands below, beside the weight of the class token."
 STYLE = """
@@ -37,6 +37,7 @@ STYLE = """
 
 def build_page(answering: Answering) -> gr.Blocks:
     """The page of a model. A field that the model does not take is not there; every change asks anew or clears."""
+    os.environ["GRADIO_TEMP_DIR"] = _own_folder().name
     with gr.Blocks(title="Dynamic Visual Prompting", analytics_enabled=False, delete_cache=(KEPT, KEPT)) as page:
         gr.Markdown(f"## Ask a picture\n{_about(answering)}")
         with gr.Row(equal_height=False):
@@ -76,6 +77,15 @@ def serve(page: gr.Blocks, host: str, port: int) -> str:
         footer_links=[], ssr_mode=False, enable_monitoring=False, mcp_server=False, pwa=False, css=STYLE,
     )  # fmt: skip
     return address
+
+
+@cache
+def _own_folder() -> tempfile.TemporaryDirectory:
+    """Where this process keeps what is uploaded, for itself alone, until it ends.
+
+    Gradio's own folder is one for all pages of a machine: whichever ends deletes what the others were given, too.
+    """
+    return tempfile.TemporaryDirectory(prefix="dvp-page-")
 
 
 def _about(answering: Answering) -> str:

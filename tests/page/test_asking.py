@@ -128,3 +128,10 @@ def test_there_are_none_where_the_table_is_gone(checkpoint, data_root, monkeypat
     (tmp_path / "last.ckpt" / "description.json").write_text(described)
     model.config["load_path"] = str(tmp_path / "last.ckpt")
     assert find_examples(model) == []
+
+
+def test_a_picture_that_is_no_longer_kept_is_asked_for_again(checkpoint, upload) -> None:
+    model = dvp.load(checkpoint("dvp_adaption_bert_vqa"))
+    upload.unlink()
+    note = "a.png is no longer here, since pictures are kept for 60 minutes: choose it again."
+    assert ask(model, str(upload), QUESTION, "", "", 1) == Shown(note=note)

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -112,25 +113,39 @@ def test_a_file_that_nobody_uploaded_is_not_given_out(served: str, tmp_path: Pat
         opener.open(f"{served}gradio_api/file=/etc/passwd")
 
 
+def post(address: str, content: bytes, kind: str) -> bytes:
+    """What an address answers to this content."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(urllib.request.Request(address, content, {"Content-Type": kind})) as answered:
+        return answered.read()
+
+
+def give(served: str) -> str:
+    """Where a page keeps a picture that it was given."""
+    head = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+    form = head + picture(1) + b"\r\n--b--\r\n"
+    (path,) = json.loads(post(f"{served}gradio_api/upload", form, "multipart/form-data; boundary=b"))
+    return path
+
+
+def test_what_is_uploaded_lies_in_a_folder_of_this_process_alone(served: str) -> None:
+    folder = Path(give(served)).parents[1]
+    assert folder.name.startswith("dvp-page-") and folder.stat().st_mode & 0o777 == 0o700
+    code = "import dvp.page.layout as page; print(page._own_folder().name)"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    assert Path(other).parent == folder.parent and not Path(other).exists() and folder.exists()
+
+
 def test_a_path_that_nobody_uploaded_is_not_asked_about(served: str, upload: str) -> None:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-    def post(place: str, content: bytes, kind: str) -> bytes:
-        request = urllib.request.Request(f"{served}gradio_api/{place}", content, {"Content-Type": kind})
-        with opener.open(request) as answered:
-            return answered.read()
 
     def succeeds(path: str, session: str) -> bool:
         data = [{"path": path, "meta": {"_type": "gradio.FileData"}}, "is there a red circle", None, None, 1]
         content = {"data": data, "fn_index": 0, "session_hash": session}
-        post("queue/join", json.dumps(content).encode(), "application/json")
+        post(f"{served}gradio_api/queue/join", json.dumps(content).encode(), "application/json")
         with opener.open(f"{served}gradio_api/queue/data?session_hash={session}") as events:
             told = next(line for line in events if b"process_completed" in line)
         return json.loads(told.removeprefix(b"data:"))["success"]
 
-    form = (
-        b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n' + picture(1) + b"\r\n--b--\r\n"
-    )
-    (uploaded,) = json.loads(post("upload", form, "multipart/form-data; boundary=b"))
-    assert succeeds(uploaded, "a")
+    assert succeeds(give(served), "a")
     assert not succeeds(upload, "b")
