@@ -54,10 +54,11 @@ def build(config: dict[str, Any]) -> tuple[QuestionData, DVPModule]:
     return data, build_module(config, data)
 
 
-def build_data(config: dict[str, Any], stages: tuple[str, ...] | None = None) -> QuestionData:
+def build_data(config: dict[str, Any], stages: tuple[str, ...] | None = None, tell: bool = True) -> QuestionData:
     """The splits of the configured task that a training or, with test_only, a test reads; or those of `stages`.
 
-    Pictures that training and evaluation share are told; raises UserError for shared questions, unless as published.
+    Pictures that training and evaluation share are told, if `tell`; raises UserError for shared questions, unless as
+    published.
     """
     task = _task(config)
     kind = KINDS[task.kind]
@@ -77,7 +78,7 @@ def build_data(config: dict[str, Any], stages: tuple[str, ...] | None = None) ->
     )
     if not config["as_published"]:
         refuse_shared_questions(task, data.tables)
-    if is_first_process() and (shared := shared_pictures(config["data_root"], task, data.tables)):
+    if tell and is_first_process() and (shared := shared_pictures(config["data_root"], task, data.tables)):
         print(shared)
     return data
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sacred.run import Run
@@ -81,7 +82,22 @@ def _report(config: dict[str, Any], trainer: "pl.Trainer", run: Run) -> None:
     from dvp.commands.report import report_lines
     from dvp.runs.answered import kept_answers
 
+    record = Path(trainer.default_root_dir) / "search.json"
+    if config["search_stage"] and config["report"] and record.is_file():
+        _add_cost(config, record)
     if not kept_answers(trainer):  # report=False, a search, a dry run
         return
     typed = run.meta_info.get("config_updates", {})
     print(report_lines(config, trainer, run.meta_info["named_configs"], typed), flush=True)
+
+
+def _add_cost(config: dict[str, Any], path: Path) -> None:
+    """Write into the record of a search, and on its page, what the search has cost in counted operations."""
+    from dvp.report.search import write_search_page
+    from dvp.search import read_search, write_search
+    from dvp.sweep import search_flops
+
+    search = read_search(path)
+    search["flops"] = search_flops(config, search)
+    write_search(path, search)
+    write_search_page(path.with_name("search.html"), search)

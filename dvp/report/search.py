@@ -64,7 +64,9 @@ def _facts(search: dict[str, Any]) -> str:
     if search["finished"] and search["kab"] == "mean" and search["decided"]:
         ended = "was decided"
     stamp = " as published;" if search["as_published"] else ""
-    words = f"kab={search['kab']};{stamp} {search['updates']} updates in {search['seconds']:.0f} s; the search {ended}."
+    cost = f"{search['updates']} updates in {search['seconds']:.0f} s"
+    cost += f", {search['flops']:.3g} counted floating-point operations" if "flops" in search else ""
+    words = f"kab={search['kab']};{stamp} {cost}; the search {ended}."
     return f"<p>{escape(words)}</p>"
 
 

@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 from pytorch_lightning import Trainer
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from dvp.build import build
 from dvp.config import check, ex
 from dvp.module import DVPModule
-from dvp.sweep import beside, search_flops, sweep_flops, table_lines, table_of
+from dvp.sweep import beside, search_flops, sweep_flops, table_lines, table_of, training_flops
+from dvp.sweep import flops as counted
 
 BERT = "dvp_adaption_bert_gqa"
 
@@ -80,16 +83,31 @@ def test_a_training_that_was_stopped_is_gone_on_with(settings, command, monkeypa
     assert [cell["updates"] for cell in found["cells"]] == [4]
 
 
+@pytest.mark.parametrize("experiment", ["dvp_adaption_bert_vqa", "dvp_adaption_llama_gqa", "dvp_adaption_t5_vqa"])
+@pytest.mark.parametrize("image_tokens", ["live", "cache"])
+def test_what_shapes_tell_is_what_a_training_takes(experiment: str, image_tokens: str, configure) -> None:
+    config = configure(experiment, image_tokens=image_tokens, drop_rate=0.0)
+    data, module = build(config)
+    rows = data.questions(data.task.train, "train")
+    batch = data.reader.collate([rows[item] for item in range(counted.ROWS)])
+    if image_tokens == "cache":
+        batch["image_tokens"] = module.model.embed(batch)[1].tokens
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        data.task.loss(module.model.train()(batch, config["insert_layer"]), batch["targets"]).backward()
+    assert training_flops(config) == counter.get_total_flops() / counted.ROWS
+
+
 def test_the_search_stands_beside_it(settings, command, capsys) -> None:
     command("with", "dvp_search_bert_gqa", **settings)
     (path,) = Path(settings["log_dir"]).rglob("search.json")
     found = json.loads(path.read_text())
+    assert f"{found['flops']:.3g} counted floating-point operations" in path.with_name("search.html").read_text()
     path.write_text(json.dumps(found | {"found": True, "verdict": "K is there"}))
     command("sweep", "with", BERT, **settings)
     out, swept = capsys.readouterr().out, sweep_in(settings)
     means = [row["mean"] for row in swept["table"]]
     assert swept["search"]["regret"] == pytest.approx(max(means) - means[found["insert_layer"]])
-    assert 0 < swept["search"]["flops"] and 0 < swept["search"]["sweep_flops"]
+    assert 0 < found["flops"] == swept["search"]["flops"] and 0 < swept["search"]["sweep_flops"]
     assert "K is there" in out and "% of this sweep" in out
     kept = json.loads(path.read_text())
     assert [row[0][:5] for row in kept["swept"][:2]] == ["K = 0", "K = 1"] and kept["trace"] == found["trace"]
@@ -170,3 +188,11 @@ def test_operations_grow_with_updates_and_scorings(configure) -> None:
     train = check(dict(ex.settings) | config | {"search_stage": False})
     cells = [{"layer": layer, "updates": 1} for layer in range(layers)]
     assert sweep_flops(train, cells) == pytest.approx(layers * alone, rel=0.02)  # a search trains as they do
+
+
+def test_of_many_draws_the_first_stand_for_all(configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, trace = configure("dvp_search_bert_gqa"), [{"arms": [0]}, {"arms": [0]}, {"arms": [0, 1]}]
+    none, one, all_ = (search_flops(config, {"updates": 1, "trace": trace[:count]}) for count in (0, 1, 3))
+    monkeypatch.setattr(counted, "DRAWN", 1)
+    few = search_flops(config, {"updates": 1, "trace": trace})
+    assert few == pytest.approx(none + 3 * (one - none)) and few < all_
