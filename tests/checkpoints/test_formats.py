@@ -1,6 +1,7 @@
 """Files of older versions keep opening; those of each lie in tests/golden/formats, with the models they need."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -51,3 +52,16 @@ def test_science_qa_is_not_gone_on_with(refused, tmp_path: Path) -> None:
     settings = SCIENCE_QA | {"log_dir": tmp_path, "insert_layer": 1, "max_epoch": 2}
     error = refused("with", "dvp_adaption_llama_sqa", resume_from=OLD / "scienceqa/adapters.ckpt", **settings)
     assert "start from its weights with load_path" in error
+
+
+def test_pictures_are_not_encoded_again(command, tmp_path: Path, capsys) -> None:
+    data = Path(shutil.copytree(OLD / "bert/data", tmp_path / "data"))
+    kept = Path(shutil.copytree(OLD / "bert/image_tokens", data / "image_tokens"))
+    before = {path: path.read_bytes() for path in kept.rglob("*.*")}
+    for note in (kept / "pictures").iterdir():
+        name, _, changed = note.stem.rsplit("-", 2)  # of the table that it tells of
+        os.utime(data / f"{name}.arrow", ns=(int(changed), int(changed)))
+    settings = BERT | {"data_root": data, "image_tokens": "cache", "precision": 32}
+    command("encode", "with", "dvp_adaption_bert_vqa", **settings)
+    assert "Encoding" not in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in kept.rglob("*.*")} == before

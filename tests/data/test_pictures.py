@@ -1,6 +1,7 @@
 """The distinct pictures of the tables: found by their bytes, read but once, each encoded once."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,14 @@ import torch
 from tiny_world import PIXELS, picture, rows_of, write_table
 
 from dvp.data.arrow import Table, open_table
-from dvp.data.pictures import CachedPictures, encode_pictures, missing_pictures, picture_hashes
+from dvp.data.pictures import CachedPictures, encode_pictures, missing_pictures, noted_hashes, picture_hashes
 from dvp.data.token_cache import TokenCache
 from dvp.encoders import CLIP
 from dvp.encoders.transform import prepare
 from dvp.errors import UserError
 from dvp.manifest import image_hash
+
+OLD = Path(__file__).parents[1] / "golden" / "formats" / "unversioned" / "bert"
 
 
 @pytest.fixture
@@ -42,6 +45,15 @@ def test_hashes_are_read_from_the_note_until_the_file_changes(table, tmp_path: P
     path.write_bytes(path.read_bytes())  # as large as before
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
     assert picture_hashes(table, notes) == hashes[1:2] * 4
+
+
+@pytest.mark.parametrize("note", sorted((OLD / "image_tokens" / "pictures").iterdir()), ids=lambda note: note.stem)
+def test_a_note_of_before_there_were_formats_is_read(note: Path, tmp_path: Path) -> None:
+    name, _, changed = note.stem.rsplit("-", 2)
+    path = Path(shutil.copy(OLD / "data" / f"{name}.arrow", tmp_path))
+    os.utime(path, ns=(int(changed), int(changed)))
+    table = Table(path)
+    assert noted_hashes(table, note.parent) == [image_hash(one) for one in table["image"].to_pylist()]
 
 
 def test_each_distinct_picture_is_encoded_once_and_found_from_every_row(table, cache: TokenCache) -> None:

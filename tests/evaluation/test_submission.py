@@ -1,6 +1,7 @@
 """Predictions: every question exactly once, or no file at all."""
 
 import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from dvp.errors import UserError
 from dvp.evaluation.submission import gather, predictions, write_answers, write_submission
 
+OLD = Path(__file__).parents[1] / "golden" / "formats" / "unversioned" / "bert"
 ROWS = [(7, "yes"), (3, "two")]
 NAMES = ("question_id", "answer")
 
@@ -94,12 +96,17 @@ def test_answers_that_nobody_tells_of_stay(tmp_path: Path) -> None:
     assert path.read_text() == "mine" and place != path
 
 
-def test_an_older_note_tells_by_the_path_of_its_checkpoint(tmp_path: Path) -> None:
-    path, last = tmp_path / "vqa_submit_last.json", checkpoint(tmp_path, "e_seed0/version_0", b"0")
-    path.write_text("old")
-    path.with_suffix(".about.json").write_text(json.dumps({"config": {"load_path": last}}))
+@pytest.mark.parametrize("note", ["about_by_path.json", "about_by_weights.json"])
+def test_a_note_of_before_there_were_formats_tells_whose_the_answers_are(
+    note: str, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = str(shutil.copytree(OLD / "adapters.ckpt", Path("bert") / "adapters.ckpt"))  # where it lay
+    path = tmp_path / "vqa_submit_adapters.json"
+    shutil.copy(OLD / "answers.json", path)
+    shutil.copy(OLD / note, path.with_suffix(".about.json"))
     assert write_answers(path, "other", {}, checkpoint(tmp_path, "e_seed0/version_1", b"1")) != path
-    assert write_answers(path, "new", {}, last) == path
+    assert write_answers(path, "new", {}, own) == path and json.loads(path.read_text()) == "new"
 
 
 def test_of_many_tests_that_end_together_each_keeps_its_answers(tmp_path: Path) -> None:
