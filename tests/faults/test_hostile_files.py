@@ -203,18 +203,6 @@ def test_a_file_of_settings(ending: str, data: bytes, place: Path) -> None:
     taken_or_refused(lambda: read_saved(str(path)), str(path))
 
 
-def test_objects_in_a_file_of_settings_are_not_made(place: Path, refused) -> None:
-    made = place / "made"
-    evil = {"py/reduce": [{"py/function": "os.mkdir"}, {"py/tuple": [str(made)]}]}
-    for name, text in (
-        ("evil.json", json.dumps({"seed": evil})),
-        ("evil.yaml", f"seed: !!python/object/apply:os.mkdir ['{made}']"),
-    ):
-        path = write(place / name, text.encode())
-        assert str(path) in refused("with", "dvp_search_bert_vqa", str(path))
-    assert not made.exists()
-
-
 def test_checksums_name_the_file(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(OLD / "adapters.ckpt", tmp_path / "a.ckpt"))
     write_checksums(folder)
