@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -165,13 +166,21 @@ def test_what_was_cut_off_is_answered_in_the_batches_it_would_have_been_in(
         assert as_before == (whole_batches or kept not in (4 * row, 5 * row - 1))
 
 
-def test_two_do_not_write_the_same_answers(asked: Path, checkpoint, command, refused, tmp_path: Path) -> None:
+@pytest.mark.parametrize("guarded", [True, False])
+def test_two_do_not_write_the_same_answers(
+    guarded: bool, asked: Path, checkpoint, command, refused, tmp_path: Path, monkeypatch
+) -> None:
     asked.write_text(asked.read_text().splitlines()[0])
     to = tmp_path / "answers.jsonl"
+    options = {"load_path": checkpoint(BERT), "ask_from": asked, "to": to}
     with locked(tmp_path / f".{to.name}.lock"):
-        said = refused("predict", "with", load_path=checkpoint(BERT), ask_from=asked, to=to)
-    assert "is being written by another process" in said and not to.exists()
-    command("predict", "with", load_path=checkpoint(BERT), ask_from=asked, to=to)
+        if guarded:
+            assert "is being written by another process" in refused("predict", "with", **options) and not to.exists()
+        else:
+            monkeypatch.setattr(many, "locked", lambda *held: nullcontext())
+            command("predict", "with", **options)
+            assert to.exists()
+    command("predict", "with", **options)
 
 
 def test_without_a_place_the_answers_are_printed(asked: Path, checkpoint, command, capsys) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dvp.errors import UserError
+from dvp.evaluation import submission
 from dvp.evaluation.submission import gather, predictions, write_answers, write_submission
 
 OLD = Path(__file__).parents[1] / "golden" / "formats" / "unversioned" / "bert"
@@ -23,20 +24,30 @@ def test_answers_are_written_in_order_with_a_note_beside_them(tmp_path: Path) ->
     assert len(list(path.parent.iterdir())) == 2
 
 
-@pytest.mark.parametrize(
-    "rows, questions, message",
-    [
-        (ROWS, [3, 7, 8], "1 questions without an answer"),
-        (ROWS, [3], "1 answers too many"),
-        ([*ROWS, ROWS[0]], [3, 7], "1 answers too many"),
-        ([ROWS[0], ROWS[0]], [3, 7], "1 questions without an answer, 1 answers too many"),
-        ([*ROWS, ROWS[0]], [3, 7, 7], "question 7 twice"),
-        ([("7", "yes"), ROWS[1]], [3, 7], "1 questions without an answer"),
-    ],
-)
-def test_anything_but_each_question_once_is_refused(rows, questions, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        predictions(rows, questions, NAMES)
+WRONG = [
+    (ROWS, [3, 7, 8], "1 questions without an answer"),
+    (ROWS, [3], "1 answers too many"),
+    ([*ROWS, ROWS[0]], [3, 7], "1 answers too many"),
+    ([ROWS[0], ROWS[0]], [3, 7], "1 questions without an answer, 1 answers too many"),
+    ([*ROWS, ROWS[0]], [3, 7, 7], "question 7 twice"),
+    ([("7", "yes"), ("3", "two")], [3, 7], "2 questions without an answer"),
+]
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+@pytest.mark.parametrize("rows, questions, message", WRONG)
+def test_anything_but_each_question_once_is_refused_and_not_written(
+    rows: list, questions: list, message: str, guarded: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "vqa_submit_last.json"
+    if guarded:
+        with pytest.raises(UserError, match=message):
+            write_submission(path, predictions(rows, questions, NAMES), {})
+        assert not list(tmp_path.iterdir())
+        return
+    monkeypatch.setattr(submission, "Counter", lambda ids: {})  # nothing is counted
+    write_submission(path, predictions(rows, questions, NAMES), {})
+    assert [row["question_id"] for row in json.loads(path.read_text())] != sorted(set(questions))
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
@@ -89,11 +100,14 @@ def test_a_checkpoint_that_was_moved_is_the_same(tmp_path: Path) -> None:
         assert write_answers(path, run, {}, checkpoint(tmp_path, run, b"same")) == path
 
 
-def test_answers_that_nobody_tells_of_stay(tmp_path: Path) -> None:
+@pytest.mark.parametrize("guarded", [True, False])
+def test_answers_that_nobody_tells_of_stay(guarded: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "vqa_submit_last.json"
     path.write_text("mine")
+    if not guarded:
+        monkeypatch.setattr(submission, "_free_or_own", lambda *place: True)
     place = write_answers(path, "new", {}, checkpoint(tmp_path, "e_seed0/version_0", b"0"))
-    assert path.read_text() == "mine" and place != path
+    assert (path.read_text() == "mine" and place != path) == guarded
 
 
 @pytest.mark.parametrize("note", ["about_by_path.json", "about_by_weights.json"])

@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,6 +11,7 @@ from dvp.errors import UserError
 from dvp.evaluation import score_files
 from dvp.evaluation.scienceqa import score
 from dvp.evaluation.scienceqa import score_files as scores_of_files
+from dvp.scienceqa import answering
 
 OFFICIAL, REAL = os.environ.get("DVP_OFFICIAL"), os.environ.get("DVP_REAL_DATA")
 CASES = sorted(Path(OFFICIAL).glob("scienceqa/case_*.json")) if OFFICIAL and REAL else []
@@ -51,6 +53,23 @@ def test_results_of_other_problems_are_refused(results, words, tmp_path):
     (tmp_path / "results.json").write_text(json.dumps({"results": results}))
     with pytest.raises(UserError, match=words):
         scores_of_files(str(tmp_path / "results.json"), str(tmp_path / "problems.json"))
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+@pytest.mark.parametrize(
+    "more, fault", [(("1", "The answer is A."), "1 twice"), (("9", "The answer is B."), "1 unknown")]
+)
+def test_each_problem_is_answered_once_or_nothing_is_made(more, fault, guarded, monkeypatch):
+    problems = {pid: PROBLEM | {"choices": ["a", "b"]} for pid in "12"}
+    monkeypatch.setattr(answering, "problems_by_id", lambda table: problems)
+    answered = [*((pid, "The answer is B.") for pid in problems), more]
+    options = {"data": SimpleNamespace(test=("test",), tables={"test": None}), "as_published": False, "seed": 0}
+    if guarded:
+        with pytest.raises(UserError, match=fault):
+            answering.results(answered, **options)
+        return
+    monkeypatch.setattr(answering, "check_ids", lambda *ids: None)
+    assert answering.results(answered, **options).content["count"] == 2  # of three
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
