@@ -15,6 +15,7 @@ import pytest
 from tiny_world import picture
 
 import dvp.prepare.tables as tables
+from dvp import files
 from dvp.data.arrow import check_answers, open_table, read_answers
 from dvp.errors import UserError
 from dvp.manifest import placing
@@ -188,9 +189,36 @@ def test_no_planted_link_is_followed(name: str, tmp_path: Path, worlds: dict[str
     assert len(read_all(tmp_path / "data")) == 4
 
 
-def test_a_planted_lock_is_not_followed(tmp_path: Path, worlds: dict[str, Path]) -> None:
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_a_link_under_a_name_that_was_foreseen_is_not_followed(
+    exclusive: bool, tmp_path: Path, worlds: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two guards: a folder under a name that nobody can foresee, and files that are made anew."""
+    foreseen = tmp_path / "data" / ".gqa.tmp"
+    foreseen.mkdir(parents=True)
+    (tmp_path / "precious").write_text("mine")
+    (foreseen / "gqa_train.arrow").symlink_to(tmp_path / "precious")
+    monkeypatch.setattr(tables, "staged", lambda root, files: nullcontext(foreseen))
+    if exclusive:
+        with pytest.raises(UserError, match="stopped and left nothing behind"):
+            convert("gqa", str(worlds["old"]), str(tmp_path / "data"))
+    else:
+        monkeypatch.setattr(tables, "open", lambda path, mode, **how: open(path, f"w{mode[1:]}", **how), raising=False)
+        convert("gqa", str(worlds["old"]), str(tmp_path / "data"))
+    assert ((tmp_path / "precious").read_bytes() == b"mine") == exclusive
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_planted_lock_is_not_followed(
+    guarded: bool, tmp_path: Path, worlds: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / ".converting.lock").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(UserError, match="stopped and left nothing behind"):
+    if guarded:
+        with pytest.raises(UserError, match="stopped and left nothing behind"):
+            convert("gqa", str(worlds["old"]), str(tmp_path / "data"))
+    else:
+        monkeypatch.setattr(os, "O_NOFOLLOW", 0)
+        monkeypatch.setattr(files, "_same", lambda lock, path: True)
         convert("gqa", str(worlds["old"]), str(tmp_path / "data"))
-    assert not (tmp_path / "elsewhere").exists()
+    assert (tmp_path / "elsewhere").exists() != guarded
