@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import dvp.prepare.custom_row as custom_row
 import dvp.prepare.gqa as gqa
 import dvp.prepare.scienceqa as scienceqa
 from dvp.errors import UserError
@@ -104,25 +105,56 @@ def test_a_link_out_of_the_folder_of_pictures_is_refused(
         convert(task, str(raw), str(tmp_path / "out"))
 
 
+@pytest.mark.parametrize("task", LINKS)
 def test_without_that_the_link_is_followed(
-    make_raw: Callable[..., Path], read_rows: Callable[..., list], secret: Path, tmp_path: Path,
+    task: str, make_raw: Callable[..., Path], read_rows: Callable[..., list], secret: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(gqa, "inside", Path.joinpath)
-    raw = make_raw("gqa")
-    (raw / "images" / "3.jpg").unlink()
-    (raw / "images" / "3.jpg").symlink_to(secret.with_suffix(".jpg"))
-    convert("gqa", str(raw), str(tmp_path / "out"))
-    (row,) = read_rows(tmp_path / "out/gqa_val.arrow")
-    assert row["image"] == secret.with_suffix(".jpg").read_bytes()
+    monkeypatch.setattr(f"dvp.prepare.{task}.inside", Path.joinpath)
+    path = make_raw(task) / LINKS[task]
+    path.unlink()
+    path.symlink_to(secret.with_suffix(".jpg"))
+    convert(task, str(tmp_path / "raw"), str(tmp_path / "out"))
+    stolen = [row["image"] for table in (tmp_path / "out").glob("*val.arrow") for row in read_rows(table)]
+    assert secret.with_suffix(".jpg").read_bytes() in stolen
 
 
-def test_a_problem_whose_folder_is_a_link_out_is_refused(secret: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_problem_whose_folder_is_a_link_out_is_refused(
+    guarded: bool, secret: Path, tmp_path: Path, read_rows: Callable[..., list], make_image: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     raw = write_sqa(tmp_path / "raw", "p")
-    (raw / "images" / "train").mkdir(parents=True)
+    for place in ("train", "val/v", "test/t"):
+        (raw / "images" / place).mkdir(parents=True)
+    for place in ("val/v", "test/t"):
+        (raw / "images" / place / "image.png").write_bytes(make_image(1))
     (raw / "images" / "train" / "p").symlink_to(secret)
-    with pytest.raises(UserError, match="p/image.png is a link to .*secret/image.png, out of"):
-        convert("scienceqa", str(raw), str(tmp_path / "out"))
+    if guarded:
+        with pytest.raises(UserError, match="p/image.png is a link to .*secret/image.png, out of"):
+            convert("scienceqa", str(raw), str(tmp_path / "out"))
+        return
+    monkeypatch.setattr(scienceqa, "inside", Path.joinpath)
+    convert("scienceqa", str(raw), str(tmp_path / "out"))
+    (row,) = read_rows(tmp_path / "out/scienceqa_train.arrow")
+    assert row["image"] == (secret / "image.png").read_bytes()
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_path_for_a_picture_of_ones_own_data_is_refused(
+    guarded: bool, secret: Path, tmp_path: Path, read_rows: Callable[..., list], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"image": "../secret.jpg", "question": "What?", "answer": answer, "split": "train"} for answer in "ab"]
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "questions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    if guarded:
+        with pytest.raises(UserError, match="'../secret.jpg' leaves the folder"):
+            convert("custom", str(tmp_path / "raw"), str(tmp_path / "out"))
+        return
+    monkeypatch.setattr(custom_row, "_inside", lambda content: None)
+    convert("custom", str(tmp_path / "raw"), str(tmp_path / "out"))
+    stolen = [row["image"] for row in read_rows(tmp_path / "out/custom_train.arrow")]
+    assert secret.with_suffix(".jpg").read_bytes() in stolen
 
 
 def test_the_folder_itself_may_be_a_link_and_pictures_links_within_it(
