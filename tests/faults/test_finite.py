@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import pytorch_lightning as pl
 import torch
 from faults.trials import say
 from safetensors.torch import load_file, save_file
-from tiny_world import fit
+from tiny_world import fit, rows_of, write_table
 from two_processes import in_two_processes
 
 from dvp.checkpoints import not_finite, trained_state
+from dvp.data import columns
 from dvp.errors import UserError
 from dvp.files import write_checksums
 from dvp.module import DVPModule
@@ -25,7 +27,7 @@ HUGE = {"learning_rate": 1e6, "decay_power": "constant", "warmup_steps": 0, "opt
 SEARCH, ADAPTION = "dvp_search_bert_vqa", "dvp_adaption_bert_vqa"
 
 
-def weights_of(log_dir: str) -> dict[str, torch.Tensor]:
+def weights_of(log_dir: str | Path) -> dict[str, torch.Tensor]:
     """The trained weights of the last checkpoint under a folder; none where there is no checkpoint."""
     return next((load_file(path) for path in Path(log_dir).rglob("last.ckpt/weights.safetensors")), {})
 
@@ -232,11 +234,36 @@ def test_such_weights_are_refused_by_the_name_of_the_tensor(way: str, value: flo
 
 def test_such_moments_are_refused_by_the_name_of_the_tensor(trained) -> None:
     config, last = trained
+    spoil_moments(last)
+    with pytest.raises(UserError, match="not finite.*exp_avg.* of "):
+        fit(config | {"resume_from": str(last), "max_steps": 2})
+
+
+@pytest.mark.parametrize("way", ["load_path", "resume_from", "moments", "a score of a table"])
+def test_without_the_guard_such_numbers_are_trained_on(way: str, trained, unguarded, monkeypatch, tmp_path) -> None:
+    config, last = trained
+    if way == "a score of a table":
+        rows = rows_of("vqa", "train")
+        rows[0]["answer_scores"][0] = [math.nan]
+        config["data_root"] = str(shutil.copytree(config["data_root"], tmp_path / "data"))
+        write_table(tmp_path / "data" / "vqav2_train.arrow", rows)
+        monkeypatch.setattr(columns, "RANGES", {})
+        last = None
+    elif way == "moments":
+        spoil_moments(last)
+    else:
+        spoil(last / "weights.safetensors", "model.head.answer.weight", math.nan)
+    monkeypatch.setattr("dvp.checkpoints.weights.not_finite", lambda tensors: [])
+    key = "load_path" if way == "load_path" else "resume_from"
+    fit(config | {key: last and str(last), "max_steps": 2, "log_dir": str(tmp_path / "again")})
+    assert not_finite(weights_of(tmp_path / "again"))
+
+
+def spoil_moments(last: Path) -> None:
+    """Put a value that is no number into what the optimiser of a checkpoint remembers of a matrix."""
     tensors = load_file(last / "training.safetensors")
     name = next(name for name, tensor in tensors.items() if tensor.ndim == 2 and tensor.is_floating_point())
     spoil(last / "training.safetensors", name, math.nan)
-    with pytest.raises(UserError, match="not finite.*exp_avg.* of "):
-        fit(config | {"resume_from": str(last), "max_steps": 2})
 
 
 def spoil(file: Path, name: str, value: float) -> None:
@@ -247,9 +274,17 @@ def spoil(file: Path, name: str, value: float) -> None:
     write_checksums(file.parent)
 
 
-def test_a_score_that_is_no_number_ends_a_search(configure, monkeypatch) -> None:
-    config = configure(SEARCH, max_steps=None, max_epoch=2)
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_score_that_is_no_number_ends_a_search(guarded: bool, configure, monkeypatch) -> None:
+    config = configure(SEARCH, max_steps=1)
     monkeypatch.setattr("dvp.module.DVPModule.score_arms", lambda self, batch, arms: torch.full((len(arms),), math.nan))
-    with pytest.raises(UserError, match="score of arm.* is not finite"):
-        fit(config)
-    assert not list(Path(config["log_dir"]).rglob("search.json"))
+    if guarded:
+        with pytest.raises(UserError, match="score of arm.* is not finite"):
+            fit(config)
+        assert not list(Path(config["log_dir"]).rglob("search.json"))
+    else:
+        monkeypatch.setattr("dvp.search.rule.math.isfinite", lambda score: True)
+        with pytest.raises(ValueError):  # nothing of it can be drawn, but K is written down
+            fit(config)
+        (record,) = Path(config["log_dir"]).rglob("search.json")
+        assert json.loads(record.read_text())["finished"] and "NaN" in record.read_text()
