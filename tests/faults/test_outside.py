@@ -6,12 +6,17 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
+from faults.trials import forked, say
 
+from dvp import files
+from dvp.checkpoints import folder as checkpoints
 from dvp.checkpoints import read_checkpoint
+from dvp.errors import UserError
 from dvp.runs.compiled import PLACE
 
 ROOT = Path(__file__).parents[2]
@@ -72,3 +77,38 @@ def test_a_full_disk_is_said_in_one_sentence_and_leaves_no_half_of_a_file(limit:
         read_checkpoint(str(path))
     for path in (tmp_path / "out").rglob("search.json"):
         json.loads(path.read_text())
+
+
+def let_the_disk_speak() -> None:
+    files.writing_to = lambda path: nullcontext()
+
+
+def write_in_place() -> None:
+    def write(path: Path, make: Callable[[Path], None]) -> None:
+        with files.writing_to(path):
+            path.parent.mkdir(exist_ok=True)
+            make(path)
+
+    checkpoints.write_whole = write
+
+
+@pytest.mark.parametrize("off", [lambda: None, let_the_disk_speak, write_in_place])
+def test_without_the_guards_a_full_disk_ends_in_a_traceback_or_leaves_half_of_a_checkpoint(
+    off: Callable[[], None], absolute, tmp_path: Path
+) -> None:
+    def call() -> None:
+        off()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+        say("with", EXPERIMENT, *(f"{key}={value}" for key, value in absolute.items()))
+
+    assert forked(call, tmp_path / "said.txt") == 1
+    halves = [path for path in (tmp_path / "out").rglob("*.ckpt") if not is_whole(path)]
+    assert ("Traceback" in (tmp_path / "said.txt").read_text()) == (off is let_the_disk_speak)
+    assert bool(halves) == (off is write_in_place)
+
+
+def is_whole(checkpoint: Path) -> bool:
+    try:
+        return bool(read_checkpoint(str(checkpoint)))
+    except UserError:
+        return False
