@@ -15,7 +15,7 @@ from dvp.data import QuestionData
 from dvp.errors import UserError
 from dvp.files import remove_leftovers, write_link, write_whole
 from dvp.module import DVPModule
-from dvp.runs import folder, saving
+from dvp.runs import auto, folder, saving
 from dvp.runs.saving import Best
 from dvp.runs.table import Table
 from dvp.search import KArmedBandit
@@ -170,6 +170,14 @@ def keep_leftovers() -> None:
     folder.remove_leftovers = lambda place: None
 
 
+def take_any_run() -> None:
+    auto._differ = lambda *settings: False
+
+
+def take_any_checkpoint() -> None:
+    auto.TrainedOnly = type("Unread", (), {"load_checkpoint": lambda self, path: None})
+
+
 GUARDS: dict[str, tuple[Callable[[], None], Kill, set[str]]] = {
     "best": (forget_best, Kill("passes", 14), {"best"}),
     "data": (begin_data_anew, Kill("passes", 14), {"last", "metrics"}),
@@ -196,6 +204,25 @@ def test_without_the_guard_a_finished_search_that_goes_on_has_no_record(whole, t
     record.unlink()
     once("search", settings | AUTO, tmp_path / "run", off=write_no_search_where_nothing_is_left)
     assert not record.exists()
+
+
+def test_without_the_guard_a_run_goes_on_with_one_of_other_settings(whole, tmp_path: Path) -> None:
+    settings, expected = whole("training")
+    log_dir = tmp_path / "run"
+    assert once("training", settings | {"learning_rate": 0.02}, log_dir, Kill("passes", 9))
+    assert not once("training", settings | AUTO, log_dir, off=take_any_run)
+    assert "goes on from" in log_dir.with_suffix(".txt").read_text()
+    assert "last: model.head.answer.weight" in divergences(expected, outcome(log_dir))
+
+
+def test_without_the_guard_a_run_does_not_go_on_behind_a_damaged_checkpoint(whole, tmp_path: Path) -> None:
+    settings, _ = whole("training")
+    log_dir = tmp_path / "run"
+    assert once("training", settings, log_dir, Kill("passes", 14))
+    (last,) = log_dir.rglob("last.ckpt")
+    (last / "weights.safetensors").write_bytes((last / "weights.safetensors").read_bytes()[:-20])
+    with pytest.raises(AssertionError, match="is damaged"):
+        once("training", settings | AUTO, log_dir, off=take_any_checkpoint)
 
 
 def test_one_that_is_kept_would_not_do(whole, tmp_path: Path) -> None:
