@@ -21,6 +21,7 @@ from two_processes import in_two_processes
 
 import run
 from dvp.checkpoints import read_checkpoint
+from dvp.commands import hooks
 
 ROOT = Path(__file__).parents[2]
 
@@ -148,3 +149,13 @@ def test_other_numbers_than_torchruns_are_refused(
         monkeypatch.setenv(name, value)
     name = EXPERIMENTS["search"]
     assert remedy in refused("with", name, **tiny(name, per_gpu_batchsize=1) | settings)
+
+
+def test_without_the_guard_each_of_torchruns_processes_searches_alone(command, tiny, monkeypatch) -> None:
+    for name, value in STARTED.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(hooks, "check_launcher", lambda config: None)
+    settings = tiny(EXPERIMENTS["search"], per_gpu_batchsize=1)
+    command("with", EXPERIMENTS["search"], **settings)
+    (record,) = Path(settings["log_dir"]).rglob("search.json")
+    assert json.loads(record.read_text())["world_size"] == 1  # of the four
