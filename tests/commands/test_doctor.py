@@ -13,6 +13,7 @@ from tiny_world import rows_of, write_data, write_language_model, write_table
 from torch import nn
 
 from dvp.build import build
+from dvp.commands.doctor import LOOKS
 from dvp.config import SHAPES_MODELS
 from dvp.config.rules import PEFT
 from dvp.doctor import room
@@ -157,6 +158,20 @@ def test_a_fault_is_named_with_its_remedy(fault: str, doctor, tiny, tmp_path: Pa
     assert code == 1 and "The run cannot start: mend the" in said
     assert [told for what, told in found if what.strip() == where and remedy in told], said
     assert {what.strip() for what, _ in found} == {where}, said  # and nothing else is blamed for it
+
+
+BUILDING = {"layers", "disk", "memory"}  # looks that build the model, and so meet what others look for
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_without_its_look_a_fault_passes_unseen(fault: str, guarded: bool, doctor, tiny, tmp_path, monkeypatch) -> None:
+    settings, (spoil, where, _) = tiny(TRAIN), FAULTS[fault]
+    spoil(settings, tmp_path) if callable(spoil) else settings.update(spoil)
+    for look in BUILDING - {where} if guarded else BUILDING | {where}:
+        monkeypatch.setitem(LOOKS, look, lambda config: iter(()))
+    code, said = doctor(TRAIN, **settings)
+    assert (code == 1) == guarded and ("The run can start." in said) != guarded, said
 
 
 def test_no_fault_hides_another(doctor, tiny, tmp_path: Path) -> None:
