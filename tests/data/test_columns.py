@@ -99,7 +99,8 @@ def test_rows_that_do_not_hold_together_are_refused(columns: dict[str, Any], fau
 
 def test_without_their_ranges_such_scores_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dvp.data.columns.RANGES", {})
-    opened(tmp_path, changed(answer_scores=[[1e30], [float("nan")]]))
+    table = opened(tmp_path, changed(answer_scores=[[1e30], [float("nan")]]))
+    assert str(seen([table])[3]["scores"]) == "[nan]"
 
 
 NOTHING = {"answers": None, "answer_labels": None, "answer_scores": None}

@@ -98,7 +98,8 @@ def test_shared_questions_are_refused_but_as_published(task: str, split: str, ow
 def test_without_the_guard_shared_questions_pass(own_data: Path, configure: Any, monkeypatch: Any) -> None:
     shutil.copy(own_data / "gqa_train.arrow", own_data / "gqa_val.arrow")
     monkeypatch.setattr(dvp.build, "refuse_shared_questions", lambda *args: None)
-    build_data(configure("dvp_adaption_bert_gqa", data_root=str(own_data)))
+    tables = build_data(configure("dvp_adaption_bert_gqa", data_root=str(own_data))).tables
+    assert tables["val"]["question_id"].to_pylist() == tables["train"]["question_id"].to_pylist()
 
 
 def test_ids_of_other_types_are_other_ids(own_data: Path) -> None:

@@ -59,6 +59,18 @@ def test_a_flip_or_a_cut_anywhere_in_a_checkpoint_is_named_by_file(name, at, bit
         path.write_bytes(data)
 
 
+def test_without_checksums_a_flipped_bit_is_another_weight(good: Path, place: Path, monkeypatch) -> None:
+    copy = Path(shutil.copytree(good, place / "flipped.ckpt"))
+    weights = bytearray((copy / "weights.safetensors").read_bytes())
+    weights[-2] ^= 1 << 3
+    (copy / "weights.safetensors").write_bytes(weights)
+    with pytest.raises(UserError, match="weights.safetensors is not as it was written"):
+        read_checkpoint(str(copy))
+    monkeypatch.setattr("dvp.checkpoints.folder.check_checksums", lambda folder, *names: None)
+    found, right = read_checkpoint(str(copy))[0], read_checkpoint(str(good))[0]
+    assert sum(not torch.equal(found[name], right[name]) for name in right) == 1
+
+
 @st.composite
 def safetensors(draw: Callable[..., Any]) -> bytes:
     """The bytes of a file of weights: damaged, or with another type, shape or place of a tensor."""

@@ -106,10 +106,31 @@ def test_without_the_manifest_a_foreign_table_of_the_same_words_is_not_seen(
     read_all(data)
 
 
-def test_a_table_that_the_manifest_does_not_tell_of_is_refused(data: Path) -> None:
+@pytest.mark.parametrize("labels", [True, False], ids=["by labels", "by nothing"])
+@pytest.mark.parametrize("manifest", [True, False], ids=["by the manifest", "by no manifest"])
+def test_without_both_guards_the_answers_mean_other_words(
+    manifest: bool, labels: bool, data: Path, foreign: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(foreign / "gqa_answers.json", data)
+    if not manifest:
+        unlisted(monkeypatch)
+    if not labels:
+        monkeypatch.setattr("dvp.data.arrow.normalise_answer", lambda answer: "")
+    if manifest or labels:
+        with pytest.raises(UserError, match="of another conversion"):
+            read_all(data)
+        return
+    read_all(data)
+    stored = open_table(str(data), "gqa", "train", GQA.columns)["answers"].to_pylist()[0]
+    assert (stored, read_answers(str(data), GQA)[0]) == ([["red"]], "sad")
+
+
+def test_a_table_that_the_manifest_does_not_tell_of_is_refused(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(data / "gqa_val.arrow", data / "gqa_more.arrow")
     with pytest.raises(UserError, match="gqa_more.arrow is not of the conversion that gqa_manifest.json"):
         open_table(str(data), "gqa", "more")
+    unlisted(monkeypatch)
+    assert len(open_table(str(data), "gqa", "more")) == 3
 
 
 def test_every_flipped_bit_is_seen(data: Path, tmp_path: Path) -> None:
@@ -135,10 +156,12 @@ def test_every_flipped_bit_is_seen(data: Path, tmp_path: Path) -> None:
 
 
 def test_without_the_manifest_flipped_bits_pass(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    start, length = read_manifest(data, "gqa").files["gqa_val.arrow"]["pictures"][0]
+    manifest = read_manifest(data, "gqa")
+    start, length = manifest.files["gqa_val.arrow"]["pictures"][0]
     flip(data / "gqa_val.arrow", start + length // 2)
     unlisted(monkeypatch)
-    picture_hashes(open_table(str(data), "gqa", "val"), tmp_path / "notes")
+    found = picture_hashes(open_table(str(data), "gqa", "val"), tmp_path / "notes")
+    assert found != manifest.pictures()["gqa_val.arrow"]
 
 
 def test_a_sound_table_is_read_once_and_noted(data: Path, tmp_path: Path) -> None:
