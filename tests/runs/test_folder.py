@@ -134,6 +134,14 @@ def test_only_a_requeued_job_finds_its_folder(tmp_path: Path, job) -> None:
         assert requeued_folder(mine) is None
 
 
+def test_without_the_jobs_name_another_job_goes_on_there(tmp_path: Path, job, monkeypatch) -> None:
+    monkeypatch.setattr(folder, "_job", lambda: None)
+    job()
+    own = run_folder(settings(tmp_path))
+    job(SLURM_JOB_ID=78, SLURM_RESTART_COUNT=1)
+    assert requeued_folder(settings(tmp_path)) == own
+
+
 class Interrupt(pl.Callback):
     """What SLURM does to a job of which the time is up, in the second epoch."""
 
@@ -185,7 +193,10 @@ def test_a_requeued_job_without_a_checkpoint_starts_as_it_did(configure, job, tm
     assert settled["resume_from"] == str(tmp_path / "x.ckpt")
 
 
-def test_what_another_run_left_for_its_requeue_is_not_taken_up(configure, job, tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize("guarded", [True, False])
+def test_what_another_run_left_for_its_requeue_is_not_taken_up(
+    guarded: bool, configure, job, tmp_path, monkeypatch
+) -> None:
     config = configure("dvp_adaption_bert_vqa", max_steps=2)
     expected = fit(config).lightning_module.state_dict()
     other = fit(configure("dvp_adaption_bert_vqa", max_steps=1, seed=5))
@@ -194,12 +205,15 @@ def test_what_another_run_left_for_its_requeue_is_not_taken_up(configure, job, t
     parent = Path(config["log_dir"]) / "dvp_adaption_bert_vqa_seed0"
     for place in (tmp_path, tmp_path / "result", parent, parent / "version_0"):
         shutil.copytree(left, place / "hpc_ckpt_9.ckpt")
+    if not guarded:
+        own = pl.Trainer
+        monkeypatch.setattr(pl, "Trainer", lambda **options: own(**options | {"default_root_dir": None}))
     for restarts in (0, 1):
         job(SLURM_RESTART_COUNT=restarts)
         trainer = fit(config)
         assert trainer.global_step == 2
-        for name, tensor in trainer.lightning_module.state_dict().items():
-            assert torch.equal(tensor, expected[name])
+        weights = trainer.lightning_module.state_dict()
+        assert all(torch.equal(tensor, expected[name]) for name, tensor in weights.items()) == guarded
 
 
 def test_a_test_answers_with_the_checkpoint_that_it_was_given(command, tiny, job, tmp_path, monkeypatch) -> None:
