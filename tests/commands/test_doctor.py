@@ -181,13 +181,15 @@ def test_no_fault_hides_another(doctor, tiny, tmp_path: Path) -> None:
     assert {what.strip() for what, _ in lines(said, "fault")} == {"settings", "tables", "image encoder"}
 
 
-def test_a_damaged_checkpoint_is_named(doctor, tiny, checkpoint, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_named(doctor, tiny, checkpoint, tmp_path: Path, monkeypatch) -> None:
     last = Path(shutil.copytree(checkpoint(TRAIN), tmp_path / "last.ckpt"))
     weights = last / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
     for settings in ({"load_path": last}, {"resume_from": last}):
         code, said = doctor(TRAIN, **tiny(TRAIN) | settings)
         assert code == 1 and "weights.safetensors is not as it was written" in said
+    monkeypatch.setitem(LOOKS, "checkpoint", lambda config: iter(()))
+    assert [doctor(TRAIN, **tiny(TRAIN, **{key: last}))[0] for key in ("load_path", "resume_from")] == [0, 0]
 
 
 def test_a_package_outside_its_range_is_named(doctor, tiny, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,6 +197,8 @@ def test_a_package_outside_its_range_is_named(doctor, tiny, monkeypatch: pytest.
     monkeypatch.setattr(metadata, "version", lambda name: "9.0" if name == "sacred" else there(name))
     code, said = doctor(TRAIN, **tiny(TRAIN))
     assert code == 1 and re.search(r"fault packages +sacred 9.0 is not \S+, as is needed: pip install 'sacred", said)
+    monkeypatch.setitem(LOOKS, "packages", lambda config: iter(()))
+    assert doctor(TRAIN, **tiny(TRAIN))[0] == 0
 
 
 def test_all_requirements_are_read() -> None:
@@ -223,6 +227,8 @@ def test_too_full_a_disk_is_a_fault(doctor, tiny, monkeypatch: pytest.MonkeyPatc
     assert code == 1 and "or use image_tokens=live" in said
     code, said = doctor(TRAIN, **tiny(TRAIN) | {"image_tokens": "auto"})
     assert "they will be encoded live" in said
+    monkeypatch.setitem(LOOKS, "disk", lambda config: iter(()))
+    assert doctor(TRAIN, **tiny(TRAIN))[0] == 0
 
 
 @pytest.mark.parametrize("megabytes, state, told", [(81559, "ok", "of 85.5 GB"), (0, "fault", "a larger device")])
