@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from two_processes import in_two_processes
 
 from dvp.adapters import ADAPTERS
 from dvp.checkpoints import TrainedOnly, is_adapter, read_checkpoint, trained_state
+from dvp.runs import saving
 
 # 16 rows: two updates of three passes and one of two, so that half of an epoch's 8 passes end within an update.
 EPOCHS = {"max_steps": None, "max_epoch": 3, "batch_size": 6, "per_gpu_batchsize": 2, "val_check_interval": 0.5}
@@ -104,20 +106,27 @@ class Announce(pl.Callback):
             raise RuntimeError("killed")
 
 
-@pytest.mark.parametrize("passes, saved", [(9, 11), (12, 12), (13, 14), (15, 16)])
+@pytest.mark.parametrize("passes, saved", [(9, 11), (12, 12), (13, 14), (15, 16), (9, None)])
 def test_what_slurm_announces_amidst_a_pass_is_saved_behind_it(
-    passes: int, saved: int, configure, monkeypatch, tmp_path: Path
+    passes: int, saved: int | None, configure, monkeypatch, tmp_path: Path
 ) -> None:
+    """saved: the pass behind which it is; None: the guard is off, and it is saved at once."""
     config = configure("dvp_search_bert_vqa", **EPOCHS)
     whole, rest = Watch(), Watch()
     expected = fit(config | {"log_dir": str(tmp_path / "whole")}, whole).lightning_module
     monkeypatch.setattr("pytorch_lightning.trainer.connectors.signal_connector.call", lambda *_, **__: 0)  # scontrol
     for name, value in {"SLURM_JOB_ID": "77", "SLURM_NTASKS": "1", "SLURM_JOB_NAME": "train"}.items():
         monkeypatch.setenv(name, value)
+    if saved is None:
+        monkeypatch.setattr(saving, "SLURMEnvironment", SimpleNamespace(detect=lambda: False))
     with pytest.raises(RuntimeError, match="killed"):
         fit(config, Announce(passes))
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     resumed = fit(config, rest).lightning_module
+    if saved is None:
+        with pytest.raises(AssertionError):
+            assert_same(expected, resumed)
+        return
     assert rest.seen == whole.seen[saved:]
     assert_same(expected, resumed)
 
