@@ -174,11 +174,14 @@ def test_without_its_look_a_fault_passes_unseen(fault: str, guarded: bool, docto
     assert (code == 1) == guarded and ("The run can start." in said) != guarded, said
 
 
-def test_no_fault_hides_another(doctor, tiny, tmp_path: Path) -> None:
+def test_no_fault_hides_another(doctor, tiny, tmp_path: Path, monkeypatch) -> None:
     spoilt = {"data_root": "/nowhere", "image_size": 32, "per_gpu_batchsize": 3, "end_lr": 1}
     code, said = doctor(TRAIN, **tiny(TRAIN) | spoilt)
     assert code == 1 and "mend the 4 faults above" in said
     assert {what.strip() for what, _ in lines(said, "fault")} == {"settings", "tables", "image encoder"}
+    monkeypatch.setattr("dvp.doctor.findings.UserError", ImportError)  # not caught
+    code, said = doctor(TRAIN, **tiny(TRAIN) | spoilt)
+    assert code == 1 and {what.strip() for what, _ in lines(said, "fault")} == {"settings"}
 
 
 def test_a_damaged_checkpoint_is_named(doctor, tiny, checkpoint, tmp_path: Path, monkeypatch) -> None:
