@@ -16,6 +16,7 @@ from dvp.errors import UserError
 from dvp.images import traits
 from dvp.prepare.custom_row import FIELDS, Scores, check_row, split_of_name
 from dvp.prepare.questions import Question, answer_columns, question_schema
+from dvp.prepare.raw import inside
 from dvp.prepare.rows import picture_of, read_rows
 from dvp.prepare.tables import Account, Options, Tables
 
@@ -138,8 +139,8 @@ class OwnData:
                     self.faults.add(where, "image", f"{source} is missing in {self.raw}")
                     return None
                 return name
-            data = (self.raw / source).read_bytes() if isinstance(source, str) else source
             try:
+                data = _file(self.raw, source).read_bytes() if isinstance(source, str) else source
                 self.seen[name] = traits(data, f"in {where}" if isinstance(source, bytes) else source)
             except UserError as error:
                 self.faults.add(where, "image", str(error))
@@ -246,3 +247,9 @@ def _tell(data: OwnData, labels: dict[str, int]) -> None:
 def _name(source: str | bytes) -> str:
     """A file's path in the folder; for bytes, their hash."""
     return Path(os.path.normpath(source)).as_posix() if isinstance(source, str) else hashlib.sha256(source).hexdigest()
+
+
+def _file(raw: Path, source: str) -> Path:
+    """Where a picture lies; UserError where a link leads out of its uppermost folder, which may be a link itself."""
+    *folder, name = Path(os.path.normpath(source)).parts
+    return inside(raw / folder[0], *folder[1:], name) if folder else inside(raw, name)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import dvp.prepare.custom as custom
 import dvp.prepare.custom_row as custom_row
 import dvp.prepare.gqa as gqa
 import dvp.prepare.scienceqa as scienceqa
@@ -155,6 +156,37 @@ def test_a_path_for_a_picture_of_ones_own_data_is_refused(
     convert("custom", str(tmp_path / "raw"), str(tmp_path / "out"))
     stolen = [row["image"] for row in read_rows(tmp_path / "out/custom_train.arrow")]
     assert secret.with_suffix(".jpg").read_bytes() in stolen
+
+
+@pytest.mark.parametrize("image", ["a.jpg", "images/a.jpg", "images/more/a.jpg"])
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_link_out_of_ones_own_data_is_refused(
+    image: str, guarded: bool, secret: Path, tmp_path: Path, read_rows: Callable[..., list],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    rows = [{"image": image, "question": "What?", "answer": answer, "split": "train"} for answer in "ab"]
+    path = tmp_path / "raw" / image
+    path.parent.mkdir(parents=True)
+    path.symlink_to(secret.with_suffix(".jpg"))
+    (tmp_path / "raw" / "questions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    if guarded:
+        with pytest.raises(
+            UserError, match="line 1, image: .*a.jpg is a link to .*, out of .*: put the picture itself"
+        ):
+            convert("custom", str(tmp_path / "raw"), str(tmp_path / "out"))
+        return
+    monkeypatch.setattr(custom, "inside", Path.joinpath)
+    convert("custom", str(tmp_path / "raw"), str(tmp_path / "out"))
+    stolen = [row["image"] for row in read_rows(tmp_path / "out/custom_train.arrow")]
+    assert secret.with_suffix(".jpg").read_bytes() in stolen
+
+
+def test_the_folder_of_ones_own_pictures_may_be_a_link(secret: Path, tmp_path: Path) -> None:
+    rows = [{"image": "images/image.png", "question": "What?", "answer": word, "split": "train"} for word in "ab"]
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "images").symlink_to(secret)
+    (tmp_path / "raw" / "questions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    convert("custom", str(tmp_path / "raw"), str(tmp_path / "out"))
 
 
 def test_the_folder_itself_may_be_a_link_and_pictures_links_within_it(
