@@ -2,7 +2,7 @@
 
     python run.py shapes && python -m demos.study            # or: python -m demos.study GQA
 
-About an hour and a half on two cores; started again, it goes on with what is not done. Of beds that are named alone, by
+About an hour on two cores; started again, it goes on with what is not done. Of beds that are named alone, by
 how they begin, the tables are shorter.
 """  # fmt: skip
 
