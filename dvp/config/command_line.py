@@ -16,6 +16,7 @@ from sacred.utils import ensure_wellformed_argv
 from dvp.config.help import BEGIN, help_for
 from dvp.config.rules import TEXTS, check_value
 from dvp.config.saved import is_saved, read_saved
+from dvp.config.unread import ends_where_unread
 from dvp.errors import Stopped, UserError, end_with
 
 # What Sacred says of settings that may be of several types, beside a sentence, and of runs that are not written down
@@ -41,6 +42,7 @@ class CommandLine(Experiment):
         """All settings with their defaults."""
         return self.configurations[0](preset={})
 
+    @ends_where_unread()
     def run_commandline(self, argv: str | Sequence[str] | None = None) -> Any:
         """Run the command that was typed, or say what is wrong with it and end with exit code 1."""
         program, *words = self.words = ensure_wellformed_argv(argv)
@@ -57,6 +59,7 @@ class CommandLine(Experiment):
         with colorama_text():  # it takes colour codes out of what goes to no terminal
             return super().run_commandline([program, *map(_quote, words)])
 
+    @ends_where_unread()
     def run(self, *args: Any, **options: Any) -> Any:
         """Run a command; one that was typed ends with an exit code, without a traceback, where it is told to or must.
 
