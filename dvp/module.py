@@ -30,7 +30,7 @@ from dvp.checkpoints import (
 from dvp.evaluation.submission import Submission, gather, write_submission
 from dvp.model import DVP
 from dvp.optim import OPTIMIZERS, build_schedule, parameter_groups
-from dvp.report.search import report_search
+from dvp.report.search import report_search, search_lines
 from dvp.search import RULES, result_lines, tables_of, write_search
 from dvp.tasks import Answerer, Answers, Task
 
@@ -178,7 +178,7 @@ class DVPModule(pl.LightningModule):
         }
         write_search(folder / "search.json", search)
         report_search(folder, search, self.trainer.loggers)
-        print(result_lines(search, folder / "search.html"))
+        print(search_lines(search) + result_lines(search, folder / "search.html"))
 
     def _searched(self) -> float:
         return self.search_seconds + time.perf_counter() - self.search_began

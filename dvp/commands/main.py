@@ -35,6 +35,7 @@ def carry_out(
     import pytorch_lightning as pl  # here, so that help and mistakes answer at once
 
     from dvp.build import build
+    from dvp.commands.report import curve_lines
     from dvp.runs.auto import settle_resume
     from dvp.runs.devices import prepare_devices
     from dvp.runs.stopping import Together, stoppable
@@ -63,7 +64,10 @@ def carry_out(
                     print(start_lines(config, data, module, trainer), flush=True)
                 _fit(config, trainer, module, data, run)
         if trainer.is_global_zero:
-            print(end_lines(config, trainer, time.perf_counter() - start), flush=True)
+            curves = "" if config["test_only"] else curve_lines(trainer)
+            print(
+                *filter(None, [curves, end_lines(config, trainer, time.perf_counter() - start)]), sep="\n", flush=True
+            )
             _report(config, trainer, run)
     return trainer
 

@@ -26,6 +26,13 @@ FOUND = ("resume_from", "resume_asked", "own_folder", "start_from", "insert_laye
 WORST = 3  # groups that are named on the terminal
 
 
+def curve_lines(trainer: "pl.Trainer") -> str:
+    """The curves of a training in letters; empty where there are none, as of a search, whose own stand elsewhere."""
+    from dvp.report.training import training_lines
+
+    return "" if trainer.lightning_module.bandit else training_lines(_charts(trainer, None))
+
+
 def report_lines(config: dict[str, Any], trainer: "pl.Trainer", named: Sequence[str], typed: dict[str, Any]) -> str:
     """Write the report of a training with this checked config, of named configs and typed settings; its gist in words.
 
@@ -47,14 +54,12 @@ def report_lines(config: dict[str, Any], trainer: "pl.Trainer", named: Sequence[
 
 
 def _collected(config: dict[str, Any], trainer: "pl.Trainer", named: Sequence[str], typed: dict[str, Any]) -> Any:
-    from dvp.report.training import Training, read_metrics, training_charts
+    from dvp.report.training import Training
     from dvp.runs.answered import kept_answers
     from dvp.runs.words import run_facts, title
 
     module, data = trainer.lightning_module, trainer.datamodule
     best = kept_answers(trainer).best
-    metrics = Path(trainer.default_root_dir) / "metrics.csv"
-    columns = read_metrics(metrics) if metrics.is_file() else {}
     verdict = "It ended before its first validation."
     if best:
         verdict = f"{module.monitor} {best.score:.2f} % at K = {module.insert_layer}, after {best.update:,} updates"
@@ -64,12 +69,21 @@ def _collected(config: dict[str, Any], trainer: "pl.Trainer", named: Sequence[st
         command=repeated(config, trainer, named, typed),
         facts={"run": title(config, module)} | run_facts(config, data, module, trainer),
         about=_about(config, trainer),
-        charts=training_charts(columns, data.task.metric, best and best.update),
+        charts=_charts(trainer, best and best.update),
         groups=data.reader.groups,
         answered=_answered(trainer, best) if best else "",
         scored=_scored(data, best) if best else [],
         examples=list(_examples(config, data, best, module.model.vision)) if best else [],
     )
+
+
+def _charts(trainer: "pl.Trainer", best: int | None) -> dict[str, Any]:
+    """Those of the run's metrics.csv; best: the update of the best validation."""
+    from dvp.report.training import read_metrics, training_charts
+
+    metrics = Path(trainer.default_root_dir) / "metrics.csv"
+    columns = read_metrics(metrics) if metrics.is_file() else {}
+    return training_charts(columns, trainer.datamodule.task.metric, best)
 
 
 def repeated(config: dict[str, Any], trainer: "pl.Trainer", named: Sequence[str], typed: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """A chart of lines with bands: laid out once, written as inline SVG, as a picture, or in letters for a terminal."""
 
 import math
+import string
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -16,7 +17,7 @@ TICKS = 5  # about so many on an axis
 NAME_HEIGHT = 12
 BAND = 0.15  # its opacity
 COLUMNS, ROWS = 64, 12  # of a chart in letters
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
+LETTERS = string.ascii_letters
 
 Point = tuple[float, float]
 
@@ -103,23 +104,28 @@ class Chart:
         body = "".join(map(_svg, self.parts()))
         return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(self.title)}">{body}</svg>'
 
-    def text(self) -> str:
-        """The chart in letters, a line's own for each; where lines meet, that of the last."""
-        low, high = self._range()
+    def text(self, columns: int = COLUMNS, rows: int = ROWS, letters: str = LETTERS) -> str:
+        """The chart in letters, a line's own for each; where lines meet, that of the last, or of one that stands out.
+
+        columns, rows: of what is within the axes; letters: of the lines in turn.
+        """
+        low, high = self._range(banded=False)
         last = max([1.0, *(x for line in self.lines for x in line.x)])
-        cells = [[" "] * COLUMNS for _ in range(ROWS)]
-        for letter, line in zip(LETTERS * len(self.lines), self.lines, strict=False):
-            places = [round(x / last * (COLUMNS - 1)) for x in line.x]
+        cells = [[" "] * columns for _ in range(rows)]
+        lettered = zip(letters * len(self.lines), self.lines, strict=False)
+        for letter, line in sorted(lettered, key=lambda one: one[1].bold):
+            places = [round(x / last * (columns - 1)) for x in line.x]
             for column in range(places[0], places[-1] + 1) if places else ():
                 y = np.interp(column, places, line.y)
-                cells[round((high - y) / (high - low) * (ROWS - 1))][column] = letter
-        edge = {0: f"{high:.4g}", ROWS - 1: f"{low:.4g}"}
-        rows = [f"{edge.get(number, ''):>8} |{''.join(row).rstrip()}" for number, row in enumerate(cells)]
-        axis = f"0{f'{last:.0f} {self.x_label}':>{COLUMNS - 1}}"
-        return "\n".join([self.title, *rows, f"{'':8} +{'-' * COLUMNS}", f"{'':10}{axis}"])
+                cells[round((high - y) / (high - low) * (rows - 1))][column] = letter
+        edge = {0: f"{high:.4g}", rows - 1: f"{low:.4g}"}
+        drawn = [f"{edge.get(number, ''):>8} |{''.join(row).rstrip()}" for number, row in enumerate(cells)]
+        end = f" {last:.0f} {self.x_label}"
+        return "\n".join([self.title, *drawn, f"{'':9}0{end:->{columns}}"])
 
-    def _range(self) -> tuple[float, float]:
-        points = [(y, half) for line in self.lines for y, half in zip(line.y, line.halves(), strict=True)]
+    def _range(self, banded: bool = True) -> tuple[float, float]:
+        halved = ((line.y, line.halves() if banded else [0.0] * len(line.y)) for line in self.lines)
+        points = [point for y, halves in halved for point in zip(y, halves, strict=True)]
         points += [(level, 0.0) for level in self.levels.values()]
         low = min((y - half for y, half in points), default=0.0)
         high = max((y + half for y, half in points), default=1.0)

@@ -1,17 +1,20 @@
 """search.html: what a search found and how it came about, on one page made from its search.json."""
 
+import string
 from collections.abc import Iterable
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from dvp.report.chart import Chart, Line
+from dvp.report.chart import LETTERS, Chart, Line
 from dvp.report.page import page, shown, table, write_page
 from dvp.report.pictures import write_pictures
 from dvp.search import KArmedBandit
 from dvp.search.mean import AS_GOOD, DECIDED, standings
 
 POINTS = 120  # of a line
+NUMBERED, LOW = string.digits + LETTERS, 5  # what layers are called in letters, and the rows of such a chart
 SETTINGS = ("datasets", "language_model", "tokenizer", "clip_model", "use_adapter", "data_root", "batch_size",
             "learning_rate", "image_tokens", "seed")  # fmt: skip
 # What later commands add to search.json, as rows of a table
@@ -57,6 +60,16 @@ def charts(search: dict[str, Any]) -> dict[str, Chart]:
         title = "the leader's lead over each layer, in standard errors"
         return means | {"leads": Chart(title, "updates", _leads(search), levels, moments)}
     return means | {"policy": Chart("probability of each layer", "updates", _policy(search))}
+
+
+def search_lines(search: dict[str, Any]) -> str:
+    """The mean scores over the updates in letters, a layer's number for each; empty where each is a single point."""
+    chart = charts(search)["scores"]
+    if not any(len(line.x) > 1 for line in chart.lines):
+        return ""
+    named = [f"{letter} is layer {arm}" for arm, letter in enumerate(NUMBERED[: len(chart.lines)]) if arm > 9]
+    title = ", ".join([chart.title, *named[:1], *named[1:][-1:]])
+    return "\n" + replace(chart, title=title).text(rows=LOW, letters=NUMBERED)
 
 
 def _facts(search: dict[str, Any]) -> str:

@@ -5,13 +5,14 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
-from dvp.report.chart import Chart, Line
+from dvp.report.chart import LETTERS, Chart, Line
 from dvp.report.page import shown, table, write_page
 from dvp.report.pictures import write_pictures
 
@@ -21,6 +22,7 @@ LONG = 5  # words of an answer: it and longer ones are one group
 RIGHT = 0.5  # the score from which on an answer counts among the right ones
 SHEETS = 3  # right examples, and as many wrong ones, whose heads stand on one picture
 LINE, FONT = 28, 14  # of the words above each
+HALF, LOW = 28, 4  # columns and rows of a chart in letters that has another beside it
 STYLE = """
 .examples { display: grid; grid-template-columns: repeat(auto-fill, minmax(19em, 1fr)); gap: 1.2em }
 .example { border-top: 3px solid #009e73; padding-top: .4em } .wrong .example { border-color: #d55e00 }
@@ -171,6 +173,18 @@ def training_charts(columns: Columns, metric: str, best: int | None) -> dict[str
         "learning_rate": Chart("learning rate", "updates", _lines(_rates(columns))),
     }
     return {name: chart for name, chart in charts.items() if chart.lines}
+
+
+def training_lines(charts: dict[str, Chart]) -> str:
+    """Loss and metric of `training_charts` beside each other in letters; empty where each is a single point at most."""
+    texts = []
+    for chart in (charts[name] for name in ("loss", "metric") if name in charts):
+        if any(len(line.x) > 1 for line in chart.lines):
+            named = [f"{letter} {line.name}" for letter, line in zip(LETTERS, chart.lines, strict=False)]
+            title = f"{chart.title}: {', '.join(named)}" if len(named) > 1 else chart.title
+            texts.append(replace(chart, title=title).text(HALF, LOW).splitlines())
+    left = HALF + 12  # with what stands before the axis, and a gap
+    return "\n".join("".join(f"{part:{left}}" for part in parts).rstrip() for parts in zip(*texts, strict=True))
 
 
 def _rates(columns: Columns) -> Columns:

@@ -43,7 +43,7 @@ class Bars(RichProgressBar):
 
 
 class Lines(ProgressBar):
-    """A line halfway through an epoch and at every validation, and one a minute between."""
+    """A line at every validation, and one a minute between; of an update no two."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,13 +57,14 @@ class Lines(ProgressBar):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.began = self.last = time.perf_counter()
-        self.first, self.updates = trainer.global_step, int(trainer.estimated_stepping_batches)
+        self.first = self.told = trainer.global_step
+        self.updates = int(trainer.estimated_stepping_batches)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        halfway = batch_idx + 1 == (int(trainer.num_training_batches) + 1) // 2
-        if halfway or time.perf_counter() - self.last >= SILENT:
+        validates = trainer.should_stop or (batch_idx + 1) % trainer.val_check_batch == 0  # and then has a line
+        if not validates and trainer.global_step != self.told and time.perf_counter() - self.last >= SILENT:
             self._line(trainer, validated=False)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -74,6 +75,7 @@ class Lines(ProgressBar):
         self.last, done = time.perf_counter(), trainer.global_step
         if not self.enabled or done == self.first:
             return
+        self.told = done
         known = trainer.progress_bar_metrics  # with scores of the validation before, which would pass for new ones
         shown = [name for name in known if validated or "/train/" in name or "/" not in name]
         numbers = "  ".join(f"{name} {known[name]:.4g}" for name in shown)

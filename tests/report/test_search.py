@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import pytest
 
 from dvp.report.chart import Chart, Line
-from dvp.report.search import charts, search_page
+from dvp.report.search import charts, search_lines, search_page
 from dvp.search import RULES
 
 SCORES = [40.0, 45.0, 55.0]
@@ -38,6 +38,21 @@ def test_the_page_is_whole_and_needs_nothing_beside_itself(kab: str, scorings: i
         ElementTree.fromstring(picture)  # well-formed
         assert "nan" not in picture
         assert ("layer 2" in picture) == (scorings > 0)
+
+
+@pytest.mark.parametrize("kab", RULES)
+def test_in_letters_layers_are_called_by_their_numbers(kab: str) -> None:
+    _, title, *rows, axis = search_lines(record(kab, 45)).splitlines()
+    assert "mean score of each layer" in title and "is layer" not in title and len(rows) < 12
+    assert rows[0].endswith("2") and "0" in rows[-1].partition("|")[2] and f"{record(kab, 45)['updates']} up" in axis
+    assert search_lines(record(kab, 0)) == ""
+
+
+def test_beyond_nine_layers_have_letters() -> None:
+    trace = [{"arms": list(range(12)), "scores": [float(arm) for arm in range(12)]}] * 4
+    search = {"trace": trace, "mean_scores": list(range(12)), "updates": 8, "scored_every": 2, "insert_layer": 11}
+    text = search_lines(search | {"z": [0.0] * 12, "decided": False})
+    assert "a is layer 10, b is layer 11" in text and re.search(r"\| +b+$", text, re.MULTILINE)
 
 
 def test_lines_follow_the_updates_and_end_where_the_record_does() -> None:

@@ -21,6 +21,7 @@ from dvp.report.training import (
     read_metrics,
     report_training,
     training_charts,
+    training_lines,
 )
 
 
@@ -58,6 +59,22 @@ def test_curves_are_those_of_the_table_and_no_longer_than_can_be_seen(tmp_path: 
     assert [line.name for line in charts["learning_rate"].lines] == ["group 1", "group 2"]
     assert charts["metric"].moments == {"best": 10_000} and charts["metric"].lines[0].name == "rest_val"
     assert training_charts({}, "score", None) == {}
+
+
+def test_in_letters_loss_and_metric_stand_beside_each_other() -> None:
+    loss, val, dev = ([10, 20], [3.0, 1.0]), ([10, 20], [40.0, 60.0]), ([10, 20], [45.0, 50.0])
+    columns = {"gqa/train/loss": loss, "gqa/val/accuracy": val, "gqa/test-dev/accuracy": dev}
+    head, *rows, axis = training_lines(training_charts(columns, "accuracy", None)).splitlines()
+    assert head.split("   ")[0] == "loss of the training rows" and head.endswith("percent: a val, b test-dev")
+    assert len(rows) < 12 and max(map(len, [head, *rows, axis])) <= 80 and axis.count("20 updates") == 2
+    assert [rows[0].split()[0], rows[-1].split()[0]] == ["3", "1"] and rows[0].endswith("a") and rows[-1].endswith("a")
+    (alone,) = training_lines(training_charts({"gqa/train/loss": loss}, "accuracy", None)).splitlines()[:1]
+    assert alone == "loss of the training rows"
+
+
+def test_a_single_point_is_no_plot() -> None:
+    assert training_lines(training_charts({"vqa/train/loss": ([10], [3.0])}, "score", None)) == ""
+    assert training_lines({}) == ""
 
 
 def test_the_page_is_whole_needs_nothing_beside_itself_and_takes_any_text(tmp_path: Path) -> None:

@@ -69,7 +69,10 @@ def test_a_run_into_a_pipe_says_what_can_be_acted_on_and_no_more(tiny: Callable[
     assert ended.stderr == ""
     lines = ended.stdout.splitlines()
     assert f"train at K = 1 of 3 layers of {settings['tokenizer']}" in lines[0]
-    assert len([line for line in lines if re.match(r"epoch \d+, update \d+ of 24: .*left$", line)]) == 12  # 2 an epoch
+    assert len([line for line in lines if re.match(r"epoch \d+, update \d+ of 24: .*left$", line)]) == 6  # one an epoch
+    assert [line.split() for line in lines if line.startswith("loss of")] == [
+        "loss of the training rows accuracy in percent: a test-dev, b val".split()
+    ]
     takes = r"updates/s: about 0:00:\d\d for the 13 that are left.*GB of memory"
     assert len([line for line in lines if re.search(takes, line)]) == 1
     assert len(lines) < 30
@@ -224,7 +227,20 @@ def test_a_long_epoch_says_something_every_minute(command, tiny, capsys, monkeyp
     monkeypatch.setattr(progress, "SILENT", 0)
     command("with", ADAPTION, **tiny(ADAPTION, max_steps=4, insert_layer=1, **FOUR))
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch 0, update")]
-    assert len(said) == 4 + 1  # and the validation
+    assert [line.split()[3] for line in said] == ["1", "2", "3", "4"] and "gqa/val" in said[-1]  # of none two
+
+
+def test_an_update_of_many_passes_is_told_once(command, tiny, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(progress, "SILENT", 0)
+    command("with", ADAPTION, **tiny(ADAPTION, max_steps=2, insert_layer=1, batch_size=4, per_gpu_batchsize=1))
+    said = [line.split()[3] for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
+    assert said == ["1", "2"]
+
+
+def test_a_run_of_one_update_has_one_line_and_no_plot(command, tiny, capsys) -> None:
+    command("with", ADAPTION, **tiny(ADAPTION, max_steps=1, insert_layer=1))
+    out = capsys.readouterr().out
+    assert out.count("update 1 of 1") == 1 and "loss of the training rows" not in out
 
 
 def test_the_loss_is_not_asked_for_in_every_pass(monkeypatch: pytest.MonkeyPatch) -> None:
