@@ -1,4 +1,4 @@
-"""How far a loop over many things is: a bar on a terminal, a line a minute elsewhere."""
+"""Things in words: how many there are, and how far a loop over them is."""
 
 import sys
 import time
@@ -12,7 +12,7 @@ SILENT = 60  # seconds without a line
 
 
 def counted(things: Collection[Thing], what: str) -> Iterator[Thing]:
-    """The things, one by one; how many are through is said as `what`."""
+    """The things, one by one; how many are through is said as `what`: a bar on a terminal, a line a minute elsewhere."""
     if sys.stderr.isatty():
         yield from tqdm(things, what)
         return
@@ -22,3 +22,8 @@ def counted(things: Collection[Thing], what: str) -> Iterator[Thing]:
             said = time.monotonic()
             print(f"{what}: {number} of {total}", file=sys.stderr, flush=True)
         yield thing
+
+
+def number_of(count: int, noun: str) -> str:
+    """So many of what the noun names: "1 image", "3300 images"."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"

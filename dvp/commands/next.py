@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dvp.commands.early import missing_tables
 from dvp.config import NAMED
+from dvp.config.experiments import search_of
 from dvp.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -52,12 +53,20 @@ def _after_search(
     if not trainer.lightning_module.bandit.verdict().found:
         key = "max_epoch" if config["max_steps"] is None else "max_steps"
         longer = kept | {"resume_from": str(last), key: LONGER * config[key]}
-        return "Next, twice as long in all, which may still be too short:", command(named, longer)
+        return "Next, at least twice as long in all:", command(named, longer)
     kept = {key: value for key, value in typed.items() if key not in OWN}
     words = [word.replace("dvp_search_", "dvp_adaption_") if word in NAMED else word for word in named]
     if config["use_adapter"] and not any(NAMED[word].get("use_adapter") for word in words if word in NAMED):
         kept["use_adapter"] = config["use_adapter"]  # else what the search's adapters have learnt is left
     return "Next:", command(words, kept | {"start_from": "search"})
+
+
+def after_conversion(task: str, data_root: str) -> str:
+    """Where the tables of a task lie now, and the command that searches K on them."""
+    search = search_of({"datasets": task, "language_model": "BERT"})
+    rows = min(NAMED[search].get("batch_size", 256), 256)
+    typed = command([search], {"data_root": data_root, "per_gpu_batchsize": rows})
+    return f"The tables lie in {data_root}. Next (per_gpu_batchsize: what fits):\n  {typed}"
 
 
 def command(named: Sequence[str], settings: dict[str, Any]) -> str:

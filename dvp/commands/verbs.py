@@ -1,5 +1,6 @@
 """The verbs of a few lines: `python run.py <verb> with ...`. One of more than ten lines has a file of its own here."""
 
+from dvp.commands.next import after_conversion
 from dvp.config import SHAPES, check, ex, one_task
 
 
@@ -8,8 +9,9 @@ def convert(datasets, raw_root, data_root, seed, min_answer_count, rest_val_imag
     """Turn official raw files into Arrow files."""
     from dvp.prepare import convert as prepare
 
-    options = {"seed": seed, "min_answer_count": min_answer_count, "rest_val_images": rest_val_images}
-    prepare(one_task(datasets), raw_root, data_root, allow_missing_images=allow_missing_images, **options)
+    task, options = one_task(datasets), {"min_answer_count": min_answer_count, "rest_val_images": rest_val_images}
+    prepare(task, raw_root, data_root, seed=seed, allow_missing_images=allow_missing_images, **options)
+    print(after_conversion(task, data_root))
 
 
 @ex.command(unobserved=True)

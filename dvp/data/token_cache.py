@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dvp.counting import number_of
 from dvp.errors import UserError
 from dvp.files import read_json, remove, remove_leftovers, require_fields, write_json, write_whole
 
@@ -126,7 +127,8 @@ class TokenCache:
         if not count:
             return ""
         need, free = count * self.image_bytes, shutil.disk_usage(self.folder).free
-        print(f"Encoding {count} images into {self.folder}: {need / 1e9:.2f} GB ({free / 1e9:.0f} GB free).")
+        images = number_of(count, "image")
+        print(f"Encoding {images} into {self.folder}: {need / 1e9:.2f} GB ({free / 1e9:.0f} GB free).")
         if need <= free:
             return ""
         return (

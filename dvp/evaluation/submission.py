@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch.distributed
 
 from dvp.checkpoints import digest
+from dvp.counting import number_of
 from dvp.errors import UserError
 from dvp.files import locked, read_json, remove, require_writable, write_json, writing_to
 
@@ -53,7 +54,7 @@ def predictions(answered: Sequence[tuple[Any, str]], questions: Sequence[Any], n
             "test again on the tables as they are now."
         )
     rows = [dict(zip(names, pair, strict=True)) for pair in sorted(answered)]
-    return Submission(rows, {}, {}, f"{len(rows)} answers written")
+    return Submission(rows, {}, {}, f"{number_of(len(rows), 'answer')} written")
 
 
 def write_submission(path: Path, submission: Submission, about: dict[str, Any], checkpoint: str = "") -> Path:

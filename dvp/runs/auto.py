@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dvp.checkpoints import TrainedOnly
+from dvp.counting import number_of
 from dvp.errors import UserError
 from dvp.files import RESUME_WORDS as AUTO
 from dvp.files import read_json, require_fields
@@ -55,16 +56,19 @@ def newest_whole(folders: list[Path]) -> Path | None:
 
 
 def _folders_of(config: dict[str, Any]) -> list[Path]:
-    """The folders of runs of this experiment; those of others beside them are named with what sets them apart."""
-    folders = []
-    for path in sorted(parent_of(config).glob(f"version_*/{CLAIM}")):
+    """The folders of runs of this experiment; how many others lie beside them is said, and what the newest has."""
+    folders, others = [], []
+    for path in sorted(parent_of(config).glob(f"version_*/{CLAIM}"), key=lambda path: path.stat().st_mtime_ns):
         then = _read_claim(path)
         other = [key for key in then if key in config and key not in FREE and _differ(key, then[key], config[key])]
-        if not other:
-            folders.append(path.parent)
-        elif is_first_process():
+        if other:
             listed = ", ".join(f"{key}={then[key]}, here {config[key]}" for key in other[:3])
-            print(f"resume_from={config['resume_from']} passes over {path.parent}: it has {listed}")
+            others.append(f"{path.parent} has {listed}")
+        else:
+            folders.append(path.parent)
+    if others and is_first_process():
+        told = f"{number_of(len(others), 'run')} of other settings, the newest"
+        print(f"resume_from={config['resume_from']} passes over {told}: {others[-1]}")
     return folders
 
 

@@ -34,7 +34,9 @@ warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")
 warnings.filterwarnings("ignore", "The number of training batches .* is smaller than the logging interval")
 warnings.filterwarnings("ignore", ".* could not find the monitored key in the returned metrics")
 warnings.filterwarnings("ignore", "This DataLoader will create .* worker processes")  # 8, as published, on a laptop
-warnings.filterwarnings("ignore", "The dirpath has changed from")  # a run that is gone on with has a folder of its own
+# A run that is gone on with has a folder of its own, or its very own: no other run's is ever written into.
+warnings.filterwarnings("ignore", "The dirpath has changed from")
+warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
 # Ours are gone on with by the epoch and pass that Lightning keeps anyway.
 warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
 

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from dvp.backbones.tokenizer import Tokenizer
+from dvp.counting import number_of
 from dvp.evaluation.inputs import check_ids
 from dvp.evaluation.scienceqa import score, table
 from dvp.evaluation.submission import Submission
@@ -58,7 +59,7 @@ def results(answered: Sequence[tuple[str, str]], data: Any, as_published: bool, 
     content = {"acc": 100 * right / len(chosen), "correct": right, "count": len(chosen), "results": chosen}
     scores, unparsed = score(chosen, problems), list(read.values()).count(None)
     fate = "drawn at random" if as_published else "scored wrong"
-    words = f"{table(scores)}\n{unparsed} could not be read and are {fate}.\n{len(chosen)} answers written"
+    words = f"{table(scores)}\n{unparsed} could not be read and are {fate}.\n{number_of(len(chosen), 'answer')} written"
     content["outputs"] = {pid: outputs[pid] for pid in problems}
     return Submission(content, {"scores": scores, "unparsed": unparsed}, scores, words)
 

@@ -103,8 +103,9 @@ def latest_search(
     asked = "start_from=search" if starts else "insert_layer=auto"
     found, passed_over = agreeing_search(log_dir, config, tables, starts)
     if found:
-        for line in passed_over:
-            print(f"{asked} passes over {line}")
+        if passed_over:
+            many = "" if len(passed_over) == 1 else f"{len(passed_over)} searches, such as "
+            print(f"{asked} passes over {many}{passed_over[0]}")
         trained = found.record["config"].get("use_adapter", config["use_adapter"])
         searched = "" if trained == config["use_adapter"] else f" (searched with {trained_parts(trained)})"
         print(f"{asked}: K = {found.insert_layer}, from {found.path}: {found.record['verdict']}{searched}")

@@ -173,6 +173,8 @@ def test_the_size_is_printed_and_compared_with_the_disk(tmp_path: Path, monkeypa
     assert cache.shortage(10) == ""
     assert "10 images" in capsys.readouterr().out
     assert "make room, or use image_tokens=live" in cache.shortage(11)
+    cache.shortage(1)
+    assert "Encoding 1 image into" in capsys.readouterr().out
     assert (cache.shortage(0), capsys.readouterr().out.count("0 images")) == ("", 0)
 
 

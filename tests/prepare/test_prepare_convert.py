@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dvp.config import ex
 from dvp.errors import UserError
 from dvp.prepare import convert
 
@@ -97,3 +99,15 @@ def test_memory_does_not_grow_with_the_images_or_the_json(tmp_path):
     grown = int(done.stdout.split()[-1])
     assert megabytes > 240
     assert grown < 130
+
+
+@pytest.mark.parametrize("task", ["vqa", "gqa", "snli_ve"])
+def test_the_command_says_where_the_tables_lie_and_what_searches_on_them(make_raw, tmp_path, command, capsys, task):
+    out = tmp_path / "out here"
+    command("convert", "with", datasets=task, raw_root=make_raw(task), data_root=out)
+    *_, said, typed = capsys.readouterr().out.splitlines()
+    assert f"The tables lie in {out}." in said
+    program, words = typed.strip().split(" with ")
+    updates = ex.check_command_line(None, shlex.split(words))
+    assert program == "python run.py" and f"dvp_search_bert_{task} " in words
+    assert updates["data_root"] == str(out) and updates["per_gpu_batchsize"] > 0

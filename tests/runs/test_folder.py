@@ -1,12 +1,14 @@
 """A run has its folder to itself, and only its own job, requeued, finds it again."""
 
 import csv
+import importlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ import torch
 from tiny_world import fit
 
 from dvp.checkpoints import read_progress
-from dvp.runs import folder
+from dvp.runs import folder, trainer
 from dvp.runs.auto import newest_whole, settle_resume
 from dvp.runs.folder import RANKS, is_first_process, requeued_folder, run_folder
 
@@ -233,6 +235,23 @@ def test_a_test_answers_with_the_checkpoint_that_it_was_given(command, tiny, job
     command("with", "dvp_adaption_bert_vqa", **asked)
     assert answers.read_text() == expected
     assert sorted(path.name for path in folder.glob("*_[0-9]")) == ["test_0", "test_1", "version_0"]
+
+
+def test_runs_that_are_passed_over_have_a_line_and_no_warning(command, tiny, tmp_path, capsys) -> None:
+    options = tiny("dvp_adaption_bert_vqa", max_steps=1, report=False)
+    for rate in (1e-3, 2e-3, 3e-3):
+        command("with", "dvp_adaption_bert_vqa", **options, learning_rate=rate)
+    capsys.readouterr()
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        importlib.reload(trainer)  # whose filters are what pytest's own stand before
+        for _ in range(2):
+            command("with", "dvp_adaption_bert_vqa", **options, learning_rate=4e-3, resume_from="auto")
+    passed = [line for line in capsys.readouterr().out.splitlines() if "passes over" in line]
+    assert len(passed) == 2 and passed[0] == passed[1]
+    assert "passes over 3 runs of other settings, the newest: " in passed[0]
+    assert passed[0].endswith("version_2 has learning_rate=0.003, here 0.004")
+    assert not [str(one.message) for one in warned if "is not empty" in str(one.message)]
 
 
 def test_the_newest_checkpoint_is_the_one_written_last_that_is_whole(configure, tmp_path: Path, capsys) -> None:

@@ -162,7 +162,7 @@ def test_from_a_search_to_answers_by_what_is_printed_alone(command, tiny, capsys
     settings = tiny(SEARCH)
     command("with", SEARCH, **settings)
     out = capsys.readouterr().out
-    assert "Next, twice as long in all, which may still be too short:" in out
+    assert "Next, at least twice as long in all:" in out
     (longer,) = next_commands(out)  # two updates tell nothing
     assert [word for word in longer if "resume_from" in word or "max_steps" in word] == [
         "max_steps=4", f"resume_from={settings['log_dir']}/{SEARCH}_seed0/version_0/checkpoints/last.ckpt"

@@ -70,6 +70,16 @@ def test_a_search_of_something_else_or_of_no_use_is_passed_over_or_refused(case:
     assert f"passes over {path}: it" in capsys.readouterr().out
 
 
+def test_searches_that_are_passed_over_have_one_line(tmp_path: Path, capsys) -> None:
+    newest = note_search(tmp_path / "newest", 3, age=1, search={"finished": False})
+    for number in range(3):
+        note_search(tmp_path / str(number), 3, age=2 + number, datasets="gqa")
+    note_search(tmp_path / "right", 2, age=9)
+    latest_search(tmp_path, CONFIG, TABLES, SEARCH)
+    passed, _ = capsys.readouterr().out.splitlines()
+    assert passed == f"insert_layer=auto passes over 4 searches, such as {newest}: it was not finished"
+
+
 @pytest.mark.parametrize("starts", [True, False])
 def test_a_search_that_was_interrupted_is_named_with_what_goes_on(starts: bool, tmp_path: Path) -> None:
     others = {"a training": {"search_stage": False}, "another": {"datasets": "gqa"}}
