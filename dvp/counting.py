@@ -12,7 +12,7 @@ SILENT = 60  # seconds without a line
 
 
 def counted(things: Collection[Thing], what: str) -> Iterator[Thing]:
-    """The things, one by one; how many are through is said as `what`: a bar on a terminal, a line a minute elsewhere."""
+    """The things, one by one; how many are through is said as `what`: by a bar on a terminal, else a line a minute."""
     if sys.stderr.isatty():
         yield from tqdm(things, what)
         return

@@ -9,6 +9,8 @@ from dvp.report.pictures import write_pictures
 
 Rows = Sequence[Sequence[str]]
 Curves = Sequence[tuple[Sequence[float], Sequence[float]]]  # updates and values of each run
+WIDE, GAP, LEAST = 100, 2, 12  # letters of a table and between its columns; of these each has LEAST, if they are many
+CUT = "..."
 ALIKE = "The runs differ in no setting that changes what is computed."
 
 
@@ -25,8 +27,9 @@ def report_comparison(folder: Path, metrics: str, runs: Rows, settings: Rows, cu
 
 
 def comparison_lines(metrics: str, runs: Rows, settings: Rows, curves: Curves) -> str:
-    """The same as text."""
-    parts = [comparison_chart(metrics, curves).text(), _columns(_lettered(runs))]
+    """The same as text: what is the same of all runs stands above them, and long words are cut."""
+    alike, apart = _folded(runs)
+    parts = [comparison_chart(metrics, curves).text(), alike + _columns(_lettered(apart))]
     return "\n\n".join([*parts, _columns(_headed(settings)) if settings else ALIKE])
 
 
@@ -50,6 +53,24 @@ def _letter(number: int) -> str:
     return LETTERS[number % len(LETTERS)] + (str(again + 1) if again else "")
 
 
+def _folded(runs: Rows) -> tuple[str, Rows]:
+    """A line with what is the same in all rows below the head, and the rows without it."""
+    columns = list(zip(*runs, strict=True))
+    same = [column for column in columns if len(set(column[1:])) == 1]
+    alike = ", ".join(f"{name} {value}" for name, value, *_ in same)
+    return f"of all runs: {alike}\n" if alike else "", list(zip(*(c for c in columns if c not in same), strict=True))
+
+
 def _columns(rows: Rows) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    """The rows as columns, within WIDE letters where these are few: of the longest words the middle is left out."""
+    first, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
+    room = WIDE - first - GAP * len(widths)
+    most = next((most for most in range(max(widths), LEAST, -1) if sum(min(most, w) for w in widths) <= room), LEAST)
+    layout = [first, *(min(most, width) for width in widths)]
+    lines = ([row[0], *(_cut(cell, most) for cell in row[1:])] for row in rows)
+    return "\n".join((" " * GAP).join(map(str.ljust, line, layout)).rstrip() for line in lines)
+
+
+def _cut(cell: str, most: int) -> str:
+    left = most - len(CUT)
+    return cell if len(cell) <= most else cell[: left // 2] + CUT + cell[left // 2 - left :]
