@@ -1,7 +1,20 @@
 """The verbs of a few lines: `python run.py <verb> with ...`. One of more than ten lines has a file of its own here."""
 
+from colorama import Fore, Style
+
 from dvp.commands.next import after_conversion
 from dvp.config import SHAPES, check, ex, one_task
+
+
+@ex.command(unobserved=True)
+def print_config(_run):
+    """Print every setting with its value and its meaning, and mark with a * what differs from its default."""
+    defaults = ex.settings
+    print(f"Settings ({Fore.BLUE}* differs from its default{Style.RESET_ALL}):")
+    for key, value in sorted(_run.config.items()):
+        mark, colour = ("*", Fore.BLUE) if value != defaults[key] else (" ", "")
+        told = f"{Style.DIM}# {defaults.docs[key]}{Style.RESET_ALL}"
+        print(f"{colour}{mark} {f'{key} = {value!r}':35}  {told}")
 
 
 @ex.command(unobserved=True)

@@ -151,6 +151,17 @@ def test_no_colour_codes_go_into_a_pipe() -> None:
         assert "\x1b" not in ended.stdout + ended.stderr
 
 
+def test_what_differs_from_its_default_is_marked_without_colours_too(command, capsys: pytest.CaptureFixture) -> None:
+    command("print_config", "with", "dvp_search_bert_gqa", seed=3, max_epoch=10)
+    legend, *lines = capsys.readouterr().out.splitlines()
+    marked = {line.split()[1] for line in lines if line.startswith("*")}
+    assert "* differs from its default" in legend
+    assert {"seed", "search_stage", "datasets"} <= marked and not {"max_epoch", "kab"} & marked
+    (seed,) = [line for line in lines if "seed = " in line]
+    assert seed.startswith("* seed = 3 ") and "# of weights, order" in seed
+    assert [line.split()[0] for line in lines if not line.startswith("*")] == sorted(ex.settings.keys() - marked)
+
+
 # Saved settings
 
 
