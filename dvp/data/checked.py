@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from dvp.data.arrow import Table, check_answers, open_table, place_of, read_answers, table_path
+from dvp.data.arrow import Table, check_answers, open_table, place_of, read_answers, require_table, table_path
 from dvp.data.leaks import refuse_shared_questions, shared_pictures
 from dvp.errors import UserError
 from dvp.images import traits
@@ -42,7 +42,9 @@ def check_tables(
     there = [split for split in splits if table_path(data_root, task.files, split).is_file()]
     needed = tested or (*task.train, *task.validate)
     lacking = [split for split in needed if split not in there and split != task.may_lack]
-    faults = [f"{table_path(data_root, task.files, split)} is missing: convert the raw data." for split in lacking]
+    faults = []
+    for path in (table_path(data_root, task.files, split) for split in lacking):
+        faults += _faults(lambda path=path: require_table(path))[1]
     try:
         manifest = read_manifest(data_root, task.files)
     except UserError as error:
@@ -56,7 +58,8 @@ def check_tables(
             wrong += list(_within(table, manifest, pictures))
         found.append(Checked(path.name, len(table or ()), bool(manifest and path.name in manifest.files), wrong, []))
     wrong, notes = ([], []) if tested else _between(data_root, task, opened, as_published)
-    return [*found, Checked(task.files, sum(one.rows for one in found), bool(manifest), faults + wrong, notes)]
+    together = list(dict.fromkeys(faults + wrong))  # the vocabulary may be a missing table's
+    return [*found, Checked(task.files, sum(one.rows for one in found), bool(manifest), together, notes)]
 
 
 def _between(data_root: str, task: Task, opened: dict[str, Table], as_published: bool) -> tuple[list[str], list[str]]:

@@ -34,13 +34,18 @@ BYTES = {
     "4bit": lambda weight: weight.numel() * (0.5 + 4 / 64),
 }
 WHOLE = 4  # bytes of a trained weight, its gradient and each of its moments, whatever the precision
+PROGRAM = 1e9  # bytes of a process before it has a model: Python, torch and the other packages, as measured
 LAYER = 17  # numbers that a transformer's layer keeps per token and unit of width for its backward pass, roughly
 
 
 def look_at_memory(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """An estimate of what a device must hold: weights, gradients, moments for sure, activations roughly."""
+    """An estimate of what a device must hold: weights, gradients, moments for sure, activations roughly.
+
+    Of a CPU's memory the program itself takes a part, too.
+    """
     model = build_empty(known(config))
-    sure = standing(model, config)
+    program = {} if config["num_gpus"] else {"Python and its packages": PROGRAM}
+    sure = program | standing(model, config)
     rough = activations(model, config)
     parts = ", ".join(f"{name} {_size(number)}" for name, number in (*sure.items(), ("activations", rough)) if number)
     told, total = f"{parts}; estimated {_size(sum(sure.values()) + rough)}", memory_of_device(config)

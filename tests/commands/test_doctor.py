@@ -131,7 +131,7 @@ def file_as_log_dir(settings: dict[str, Any], place: Path) -> None:
 
 FAULTS: dict[str, tuple[Callable[[dict[str, Any], Path], None] | dict[str, Any], str, str]] = {
     "no data": ({"data_root": "/nowhere"}, "tables", "give the folder with the Arrow files"),
-    "a table is missing": (no_table, "tables", "vqav2_train.arrow is missing: convert"),
+    "a table is missing": (no_table, "tables", "vqav2_train.arrow is missing ("),
     "a picture is damaged": (bad_picture, "tables", "row 2"),
     "questions are shared": (shared_questions, "tables", "questions of"),
     "batches do not divide": ({"per_gpu_batchsize": 3}, "settings", "not a multiple of"),
@@ -243,6 +243,25 @@ def test_memory_is_held_against_what_the_driver_says(
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     ((found, sentence),) = room.look_at_memory(configure(TRAIN, num_gpus=1, batch_size=8))
     assert found == state and told in sentence
+
+
+def test_a_missing_table_is_told_once(doctor, tiny, tmp_path: Path) -> None:
+    settings = tiny("dvp_adaption_bert_gqa")
+    (own(settings, "data_root", tmp_path) / "gqa_train.arrow").unlink()
+    (tmp_path / "data_root" / "gqa_answers.json").unlink(missing_ok=True)  # then the vocabulary is the table's
+    code, said = doctor("dvp_adaption_bert_gqa", **settings)
+    assert code == 1 and said.count("gqa_train.arrow is missing") == 1 and "mend the 1 fault above" in said
+
+
+def test_on_a_cpu_the_program_takes_memory_too(configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "memory_of_device", lambda config: 0.9e9)
+    ((found, sentence),) = room.look_at_memory(configure(TRAIN, num_gpus=0))
+    assert found == "fault" and "Python and its packages 1.0 GB" in sentence
+    monkeypatch.setattr(room, "memory_of_device", lambda config: 2e9)
+    ((found, sentence),) = room.look_at_memory(configure(TRAIN, num_gpus=0))
+    assert found == "ok" and "estimated 1.0 GB, of 2.0 GB" in sentence
+    ((_, sentence),) = room.look_at_memory(configure(TRAIN, num_gpus=1, batch_size=8))
+    assert "Python" not in sentence
 
 
 @pytest.mark.parametrize(
