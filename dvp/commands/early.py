@@ -81,6 +81,11 @@ def check_devices(num_gpus: int, strategy: str) -> None:
         _check_package(f"strategy={strategy}", "deepspeed")
 
 
+def on_cpu_without_gpus() -> dict[str, int]:
+    """The setting of a run on the CPU, where it is known before torch is imported that there is no GPU; else none."""
+    return {"num_gpus": 0} if _gpus_at_most() == 0 else {}
+
+
 def check_launcher(config: dict[str, Any]) -> None:
     """Raise UserError where torchrun started other processes than the settings say, or nothing starts other machines'.
 

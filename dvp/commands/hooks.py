@@ -11,9 +11,9 @@ from typing import Any
 from sacred.observers import FileStorageObserver
 from sacred.run import Run
 
-from dvp.commands.early import check_checkpoint, check_devices, check_launcher, check_start
+from dvp.commands.early import check_checkpoint, check_devices, check_launcher, check_start, on_cpu_without_gpus
 from dvp.commands.idle import idle, unread
-from dvp.config import check, check_values, ex, one_task
+from dvp.config import check, check_values, ex, one_task, settle
 from dvp.encoders import read_folder
 from dvp.errors import UserError
 from dvp.files import is_published, read_description, require_writable
@@ -87,11 +87,12 @@ def before_a_run(config: dict[str, Any], command_name: str, logger: Logger) -> d
     if command_name in (*OBSERVED, "predict", "export"):
         for key in ("load_path", "resume_from"):
             check_checkpoint(key, config[key])
-    known = TOLD.get(command_name, lambda config: {})(config)
+    where = on_cpu_without_gpus() if _answers(command_name, config) else {}
+    known = where | TOLD.get(command_name, lambda config: {})(config | where)
     if command_name in (*OBSERVED, "encode", "doctor"):
         known = _size_of_encoder(config | known) | known
     if command_name in (*OBSERVED, "encode"):
-        check_devices(config["num_gpus"], config["strategy"])  # before it is asked what fits on a device
+        check_devices((config | where)["num_gpus"], config["strategy"])  # before it is asked what fits on a device
         checked = check(config | known)
         if command_name in OBSERVED:
             check_launcher(checked)
@@ -107,8 +108,17 @@ def before_a_run(config: dict[str, Any], command_name: str, logger: Logger) -> d
 
 @ex.pre_run_hook
 def say_what_is_idle(_run: Run, _config: dict[str, Any]) -> None:
-    """Say on rank 0 which typed settings do nothing; refuse those that the checkpoint to test does not agree with."""
-    typed, main = _run.meta_info.get("config_updates", {}), _run.main_function.__name__ == "main"
+    """Say on rank 0 which typed settings do nothing; refuse those that the checkpoint to test does not agree with.
+
+    And GPUs that are typed and not there; where none is typed, a checkpoint is asked on what is there, and this is said.
+    """
+    typed, command_name = _run.meta_info.get("config_updates", {}), _run.main_function.__name__
+    main = command_name == "main"
+    if _answers(command_name, _config):
+        if command_name != "doctor":  # which lists it among other faults
+            check_devices(_config["num_gpus"], _config["strategy"])
+        if settle(_run.meta_info["named_configs"], typed)["num_gpus"] != _config["num_gpus"] and is_first_process():
+            print("There is no GPU here: the CPU answers (num_gpus=0).", file=sys.stderr)
     found = idle(typed, check(_config)) if main else unread(typed, _run)
     if main and _tests_own_checkpoint(_config):
         checked = check(_config)
@@ -116,6 +126,11 @@ def say_what_is_idle(_run: Run, _config: dict[str, Any]) -> None:
         check_start(checked)
     for key, why in found if is_first_process() else ():
         print(f"{key}={typed[key]} has no effect: {why}.", file=sys.stderr)
+
+
+def _answers(command_name: str, config: dict[str, Any]) -> bool:
+    """Whether a checkpoint is asked, which a CPU can do, too."""
+    return command_name in ("predict", "demo") or command_name in ("main", "doctor") and config["test_only"]
 
 
 def _tests_own_checkpoint(config: dict[str, Any]) -> bool:
