@@ -110,7 +110,7 @@ def before_a_run(config: dict[str, Any], command_name: str, logger: Logger) -> d
 def say_what_is_idle(_run: Run, _config: dict[str, Any]) -> None:
     """Say on rank 0 which typed settings do nothing; refuse those that the checkpoint to test does not agree with.
 
-    And GPUs that are typed and not there; where none is typed, a checkpoint is asked on what is there, and this is said.
+    And GPUs that are typed and not there; where none is typed, the CPU answers without them, and this is said.
     """
     typed, command_name = _run.meta_info.get("config_updates", {}), _run.main_function.__name__
     main = command_name == "main"

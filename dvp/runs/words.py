@@ -1,5 +1,6 @@
 """What a run says of itself: at its start what it reads, trains and writes, at its end what came out and where."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,14 @@ import pytorch_lightning as pl
 from dvp.data import QuestionData
 from dvp.runs.progress import clock
 
+POSITIONS = "max_position_embeddings"  # of those language models that count them
 WIDTH = 9  # of the names in front
 CALLED = {"vision": "image encoder", "backbone": "language model"}  # parts of the model, where users say it otherwise
 
 
 def start_lines(config: dict[str, Any], data: QuestionData, module: pl.LightningModule, trainer: pl.Trainer) -> str:
-    """What a training with this checked config is about to do."""
-    facts = run_facts(config, data, module, trainer).items()
+    """What a training with this checked config is about to do, and which of its sizes can hardly be meant."""
+    facts = [*run_facts(config, data, module, trainer).items(), *(("note", line) for line in _excess(config, module))]
     return "\n".join([title(config, module), *(f"  {name:{WIDTH}}{line}" for name, line in facts)])
 
 
@@ -48,6 +50,23 @@ def run_facts(
     return {name: line for name, line in facts.items() if line != " parameters"}
 
 
+def _excess(config: dict[str, Any], module: pl.LightningModule) -> Iterator[str]:
+    """A sentence for each size that works, and is larger than it can be of use."""
+    named = list(module.model.backbone.named_parameters())
+    widths = [one.shape[1] for name, one in named if ".lora_A." in name]
+    widths += [one.shape[0] for name, one in named if ".lora_B." in name]
+    if widths and config["adapter_rank"] >= min(widths):
+        yield (
+            f"adapter_rank={config['adapter_rank']} is not below {min(widths)}, the width of the narrowest layer that it "
+            "adapts: less learns as much, with fewer parameters."
+        )
+    prompt, positions = config["prompt_tokens"], getattr(module.model.backbone.model.config, POSITIONS, None)
+    more = [f"the text's {config['max_text_len']} tokens"] if prompt > config["max_text_len"] else []
+    more += [f"the language model's {positions} positions"] if positions and prompt > positions else []
+    if more:
+        yield f"prompt_tokens={prompt} outnumber {_listed(more)}: every layer from K on carries them; a few are usual."
+
+
 def end_lines(config: dict[str, Any], trainer: pl.Trainer, seconds: float) -> str:
     """The scores of a test, or the best of a training, in percent, and its files."""
     module, took = trainer.lightning_module, f"took {clock(seconds)}"
@@ -75,5 +94,5 @@ def _counts(part: Any) -> tuple[int, int]:
     return sum(count for count, trained in counts if trained), sum(count for count, _ in counts)
 
 
-def _listed(names: tuple[str, ...]) -> str:
+def _listed(names: Sequence[str]) -> str:
     return " and ".join(names)

@@ -125,6 +125,30 @@ def test_what_is_frozen_and_trained_is_counted(configure: Callable[..., dict], c
     assert "search K (published) over 3 layers" in told and "gqa/val/accuracy picks the checkpoint" in told
 
 
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"use_adapter": "lora", "adapter_rank": 31}, ""),
+        ({"use_adapter": "lora", "adapter_rank": 32}, "adapter_rank=32 is not below 32, the width of"),
+        ({"use_adapter": "dora", "adapter_rank": 99}, "adapter_rank=99 is not below 32, the width of"),
+        ({"use_adapter": True, "adapter_rank": 99}, ""),  # which has none
+        ({"prompt_tokens": 16}, ""),
+        ({"prompt_tokens": 17}, "prompt_tokens=17 outnumber the text's 16 tokens: every"),
+        ({"prompt_tokens": 999}, "the text's 16 tokens and the language model's 512 positions: every"),
+    ],
+)
+def test_a_size_that_can_hardly_be_meant_is_noted(changes: dict, said: str, configure: Callable[..., dict]) -> None:
+    from dvp.build import build
+    from dvp.runs.trainer import build_trainer
+    from dvp.runs.words import start_lines
+
+    config = configure(ADAPTION, insert_layer=1, **changes)
+    data, module = build(config)
+    told = start_lines(config, data, module, build_trainer(config, module.monitor))
+    notes = [line for line in told.splitlines() if line.startswith("  note ")]
+    assert len(notes) == bool(said) and said in "".join(notes)
+
+
 def test_metrics_and_what_is_said_are_percent(command, tiny, capsys: pytest.CaptureFixture) -> None:
     settings = tiny(ADAPTION, max_steps=1, insert_layer=1)
     command("with", ADAPTION, **settings)
