@@ -12,13 +12,9 @@ from torch.distributed.tensor import DTensor
 from dvp.errors import UserError
 
 SAMPLED = 4096  # values per tensor that go into the fingerprint
-FROZEN_BY = (
-    "language_model",
-    "backbone_dtype",
-    "quantize",
-    "use_adapter",
-    "adapter_targets",
-)  # settings that explain other frozen weights
+# What explains other frozen weights; of a blind run no image encoder is among them.
+FROZEN_BY = ("language_model", "backbone_dtype", "quantize", "use_adapter", "adapter_targets", "blind")
+TYPED = {"blind": "blind (image_tokens=zero)"}  # of what a description tells, what is called otherwise when it is typed
 
 
 def trained_state(module: nn.Module) -> dict[str, Tensor]:
@@ -72,7 +68,9 @@ def refuse_other(described: dict[str, Any], expected: dict[str, Any]) -> None:
     different = [key for key, value in expected.items() if key in told and told[key] != value]
     if "frozen" in different and set(FROZEN_BY) & set(different):
         different.remove("frozen")
-    listed = [f"{key} is {_short(told[key])} there and {_short(expected[key])} here" for key in different]
+    listed = [
+        f"{TYPED.get(key, key)} is {_short(told[key])} there and {_short(expected[key])} here" for key in different
+    ]
     if "frozen" in different:
         listed[different.index("frozen")] = (
             "the frozen weights are others than those it was trained beside "

@@ -14,6 +14,7 @@ from dvp.commands.early import (
     check_language_model,
     check_launcher,
     check_packages,
+    check_search_saw,
 )
 from dvp.commands.idle import idle
 from dvp.config import contradictions, ex, fill, passes_of
@@ -108,6 +109,7 @@ def _late(module: str, name: str, *before: Look) -> Look:
 def _look_at_checkpoints(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for key in ("load_path", "resume_from"):
         check_checkpoint(key, config[key])
+    check_search_saw(config)
     if config["test_only"] and config["load_path"] and not is_published(config["load_path"]):
         told = settings_told(config["load_path"], on_gpu=config["num_gpus"] > 0)
         refuse_other_settings(config["load_path"], told, config)

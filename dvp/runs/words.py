@@ -57,8 +57,8 @@ def _excess(config: dict[str, Any], module: pl.LightningModule) -> Iterator[str]
     widths += [one.shape[0] for name, one in named if ".lora_B." in name]
     if widths and config["adapter_rank"] >= min(widths):
         yield (
-            f"adapter_rank={config['adapter_rank']} is not below {min(widths)}, the width of the narrowest layer that it "
-            "adapts: less learns as much, with fewer parameters."
+            f"adapter_rank={config['adapter_rank']} is not below {min(widths)}, the width of the narrowest layer that "
+            "it adapts: less learns as much, with fewer parameters."
         )
     prompt, positions = config["prompt_tokens"], getattr(module.model.backbone.model.config, POSITIONS, None)
     more = [f"the text's {config['max_text_len']} tokens"] if prompt > config["max_text_len"] else []

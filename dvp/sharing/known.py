@@ -31,7 +31,7 @@ class Known(NamedTuple):
 def look_up(checkpoint: Path) -> Known:
     """What is known of a checkpoint folder, of a search's at its K.
 
-    Raises UserError where it is damaged, and for one of a search that found no K.
+    Raises UserError where it is damaged, and for one of a search that found no K or saw nothing.
     """
     description = read_description(str(checkpoint))
     config, task = description.get("config") or {}, TASKS[description["task"]]
@@ -53,6 +53,10 @@ def _search(
 ) -> tuple[dict[str, Any] | None, bool]:
     """The record of the search that K is of, and whether it told this run, or only agrees with it."""
     if description["search_stage"]:
+        if description.get("blind"):
+            raise UserError(
+                f"{checkpoint} is of a blind search (image_tokens=zero), which tells no K: export a training at a K."
+            )
         record = search_beside(checkpoint).record
         if not record["found"]:
             raise UserError(

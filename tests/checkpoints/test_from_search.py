@@ -90,7 +90,7 @@ def test_a_blind_search_starts_nothing_that_sees(configure) -> None:
     config = configure(f"dvp_search_{TASK}", image_tokens="zero", use_adapter=True)
     fit(config)
     last = next(Path(config["log_dir"]).rglob("last.ckpt"))
-    with pytest.raises(UserError, match="blind is True there and False here"):
+    with pytest.raises(UserError, match=r"run: blind \(image_tokens=zero\) is True there and False here\. Give"):
         build(configure(f"dvp_adaption_{TASK}", use_adapter=True, load_path=str(last)))
 
 

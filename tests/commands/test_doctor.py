@@ -219,6 +219,13 @@ def test_what_does_nothing_and_shared_pictures_are_notes(doctor, tiny, tmp_path:
     assert "search_sample=3 has no effect" in told and "1 of the 4 of vqav2_rest_val" in told
 
 
+def test_a_blind_search_is_no_start_for_a_run_that_sees(doctor, tiny, checkpoint) -> None:
+    last = checkpoint(SEARCH, image_tokens="zero")
+    code, said = doctor(TRAIN, **tiny(TRAIN, load_path=last, insert_layer=1))
+    ((what, told),) = lines(said, "fault")
+    assert code == 1 and what.strip() == "checkpoint" and "is of a blind search (image_tokens=zero)" in told
+
+
 # Room
 
 

@@ -312,6 +312,9 @@ def test_a_search_gives_the_compressor_of_its_k(trained, export, refused, tmp_pa
     searched(search, found=False, verdict="undecided")
     assert "found no K (undecided): search longer" in refused("export", "with", load_path=search, to=tmp_path / "no")
     searched(search, **FOUND)
+    blind = trained("dvp_search_bert_gqa", image_tokens="zero", log_dir=str(tmp_path / "blind"))
+    said = refused("export", "with", load_path=blind, to=tmp_path / "no")
+    assert "is of a blind search" in said and "search longer" not in said
     out = export(search)
     assert "a search said: K = 2" in (out / "README.md").read_text()
     weights, description = read_checkpoint(str(out))

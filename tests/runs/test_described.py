@@ -50,7 +50,10 @@ def test_a_description_holds_what_changes_the_function(trained: Trained) -> None
 DIFFERENT = {
     "num_heads": (2, "num_heads is 4 there and 2 here"),
     "max_text_len": (12, "max_text_len is 16 there and 12 here"),
-    "image_tokens": ("zero", "blind is False there and True here"),
+    "image_tokens": (
+        "zero",
+        r"run: blind \(image_tokens=zero\) is False there and True here\. Give",
+    ),  # and nothing else,
 }
 
 
