@@ -1,7 +1,9 @@
 """Language model, tokenizer, image encoder and checkpoint: whether they are whole and belong together."""
 
+import io
 import pickle
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +52,8 @@ def look_at_image_encoder(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def look_at_layers(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Whether K is one of the model's layers, and the weights cover these."""
-    config = known(config)
+    config, said = _settled(config)
+    yield from ((OK, line) for line in said)
     model = build_empty(config)
     layers = model.num_layers
     if config["search_stage"]:
@@ -82,8 +85,15 @@ def look_at_checkpoint(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def known(config: dict[str, Any]) -> dict[str, Any]:
     """The config with the K that it asks a search for, and 16 bit where only a GPU could tell that it has them."""
+    return _settled(config)[0]
+
+
+def _settled(config: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The same, and what is said of the search."""
     untold = config["num_gpus"] and config["precision"] == "auto"
-    return searched(config) | ({"precision": "bf16"} if untold else {})
+    with redirect_stdout(io.StringIO()) as said:  # several looks ask
+        found = searched(config)
+    return found | ({"precision": "bf16"} if untold else {}), said.getvalue().splitlines()
 
 
 def count(module: torch.nn.Module) -> tuple[int, int]:

@@ -72,19 +72,25 @@ def beside(
     best_layers: those that no other is ahead of, to what is shown of it. regret: in points, or for metric=speed in
     updates; None where its K was not swept, or did not pass the level, as regret_told says in words.
     """
-    means = {row["layer"]: row["mean"] for row in table if row["mean"] is not None}
+    layers, means = best_layers(table, metric), {row["layer"]: row["mean"] for row in table}
     layer, sign = search["insert_layer"], -1 if metric == "speed" else 1
-    best = max(means.values(), key=lambda mean: sign * mean) if means else None
-    layers = [one for one, mean in means.items() if _number(mean) == _number(best)]
     known = {key: search[key] for key in ("insert_layer", "verdict", "decided", "updates", "seconds")}
     known["use_adapter"] = search["config"].get("use_adapter", True)
-    regret = sign * (best - means[layer]) if layer in means else None
+    best = max((sign * means[one] for one in layers), default=None)
+    regret = best - sign * means[layer] if means.get(layer) is not None else None
     known |= {"best_layers": layers, "regret": regret, "sweep_seconds": sum(cell["seconds"] for cell in cells)}
     if regret is not None:
         return known | {"regret_told": f"{regret:.2f} {'updates' if metric == 'speed' else 'points'}"}
     swept = any(row["layer"] == layer for row in table)
     why = "did not pass the level with every seed" if swept else "was not trained at"
     return known | {"regret_told": f"unknown, since K = {layer} {why}"}
+
+
+def best_layers(table: Sequence[dict[str, Any]], metric: str) -> list[int]:
+    """The layers that no other is ahead of, to what is shown of it; none where no training came to anything."""
+    means = {row["layer"]: row["mean"] for row in table if row["mean"] is not None}
+    best = (min if metric == "speed" else max)(means.values(), default=None)
+    return [layer for layer, mean in means.items() if _number(mean) == _number(best)]
 
 
 def write_sweep(path: Path, sweep: dict[str, Any]) -> None:
@@ -116,11 +122,10 @@ def table_lines(sweep: dict[str, Any]) -> str:
         numbers = (_number(number) for number in (row["mean"], row["spread"]))
         never = "" if row["passed"] == row["seeds"] else f"  {row['seeds'] - row['passed']} never passed"
         lines.append(f"{row['layer']:7}" + "{:>10}{:>10}".format(*numbers) + f"{row['seeds']:7}{never}")
-    search = sweep["search"]
+    search, best = sweep["search"], " and ".join(map(str, best_layers(sweep["table"], sweep["metric"]))) or "none"
     if search is None:
-        return "\n".join([*lines, "No search of these settings lies beside it."])
+        return "\n".join([*lines, f"Best here: {best}. No search of these settings lies beside it."])
     parts = trained_parts(search["use_adapter"])
-    best = " and ".join(map(str, search["best_layers"])) or "none"
     lines += [
         f"The search {search['path']} (with {parts}) says {search['verdict']}",
         f"  regret of K = {search['insert_layer']}: {search['regret_told']} (best here: {best})",

@@ -226,6 +226,11 @@ def test_a_blind_search_is_no_start_for_a_run_that_sees(doctor, tiny, checkpoint
     assert code == 1 and what.strip() == "checkpoint" and "is of a blind search (image_tokens=zero)" in told
 
 
+def test_what_is_said_of_a_search_is_said_once(doctor, tiny, checkpoint) -> None:
+    code, said = doctor(TRAIN, **tiny(TRAIN, load_path=checkpoint(SEARCH), use_adapter=True, insert_layer="auto"))
+    assert said.count("is of a search: K = ") == 1
+
+
 # Room
 
 

@@ -175,6 +175,7 @@ def test_tied_layers_are_all_named_and_an_unknown_regret_is_explained() -> None:
     costs = {"flops": 1.0, "sweep_flops": 2.0, "path": "there"}
     sweep = {"monitor": "score", "metric": "score", "table": table, "search": found[5] | costs}
     assert "regret of K = 5: unknown, since K = 5 was not trained at (best here: 1 and 3)" in table_lines(sweep)
+    assert "Best here: 1 and 3. No search" in table_lines(sweep | {"search": None})
 
 
 def test_operations_grow_with_updates_and_scorings(configure) -> None:
