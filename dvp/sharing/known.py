@@ -55,7 +55,7 @@ def _search(
     if description["search_stage"]:
         if description.get("blind"):
             raise UserError(
-                f"{checkpoint} is of a blind search (image_tokens=zero), which tells no K: export a training at a K."
+                f"{checkpoint} is of a blind search (image_tokens=zero), which tells no K: give a training at a K."
             )
         record = search_beside(checkpoint).record
         if not record["found"]:
