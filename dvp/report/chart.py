@@ -3,7 +3,7 @@
 import math
 import string
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ NAME_HEIGHT = 12
 BAND = 0.15  # its opacity
 COLUMNS, ROWS = 64, 12  # of a chart in letters
 LETTERS = string.ascii_letters
+LONG = 20  # points of a line
 
 Point = tuple[float, float]
 
@@ -36,6 +37,11 @@ class Line:
     def halves(self) -> Sequence[float]:
         """Half the band's height at each point, 0 where there is none."""
         return self.band or [0.0] * len(self.y)
+
+    def settled(self) -> "Line":
+        """Without a band and, if it is long, without its first tenth, whose fall or rise would hide the rest."""
+        start = len(self.x) // 10 if len(self.x) > LONG else 0
+        return replace(self, x=self.x[start:], y=self.y[start:], band=())
 
 
 class Stroke(NamedTuple):
@@ -107,12 +113,14 @@ class Chart:
     def text(self, columns: int = COLUMNS, rows: int = ROWS, letters: str = LETTERS) -> str:
         """The chart in letters, a line's own for each; where lines meet, that of the last, or of one that stands out.
 
-        columns, rows: of what is within the axes; letters: of the lines in turn.
+        columns, rows: of what is within the axes; letters: of the lines in turn. Of long lines the first tenth is left
+        out.
         """
-        low, high = self._range(banded=False)
-        last = max([1.0, *(x for line in self.lines for x in line.x)])
+        lines = [line.settled() for line in self.lines]
+        low, high = replace(self, lines=lines)._range()
+        last = max([1.0, *(x for line in lines for x in line.x)])
         cells = [[" "] * columns for _ in range(rows)]
-        lettered = zip(letters * len(self.lines), self.lines, strict=False)
+        lettered = zip(letters * len(lines), lines, strict=False)
         for letter, line in sorted(lettered, key=lambda one: one[1].bold):
             places = [round(x / last * (columns - 1)) for x in line.x]
             for column in range(places[0], places[-1] + 1) if places else ():
@@ -123,9 +131,8 @@ class Chart:
         end = f" {last:.0f} {self.x_label}"
         return "\n".join([self.title, *drawn, f"{'':9}0{end:->{columns}}"])
 
-    def _range(self, banded: bool = True) -> tuple[float, float]:
-        halved = ((line.y, line.halves() if banded else [0.0] * len(line.y)) for line in self.lines)
-        points = [point for y, halves in halved for point in zip(y, halves, strict=True)]
+    def _range(self) -> tuple[float, float]:
+        points = [(y, half) for line in self.lines for y, half in zip(line.y, line.halves(), strict=True)]
         points += [(level, 0.0) for level in self.levels.values()]
         low = min((y - half for y, half in points), default=0.0)
         high = max((y + half for y, half in points), default=1.0)

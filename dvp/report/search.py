@@ -14,7 +14,7 @@ from dvp.search import KArmedBandit
 from dvp.search.mean import AS_GOOD, DECIDED, standings
 
 POINTS = 120  # of a line
-NUMBERED, LOW = string.digits + LETTERS, 5  # what layers are called in letters, and the rows of such a chart
+NUMBERED, LOW = string.digits + LETTERS, 6  # what layers are called in letters, and the rows of such a chart
 SETTINGS = ("datasets", "language_model", "tokenizer", "clip_model", "use_adapter", "data_root", "batch_size",
             "learning_rate", "image_tokens", "seed")  # fmt: skip
 # What later commands add to search.json, as rows of a table

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import pytest
 from PIL import Image, ImageColor
 
-from dvp.report.chart import COLOURS, COLUMNS, GRID, MARK, Chart, Line, Words
+from dvp.report.chart import COLOURS, COLUMNS, GRID, LONG, MARK, Chart, Line, Words
 from dvp.report.pictures import SCALE, draw, write_pictures
 
 CHART = Chart("a < b", "x", [Line("one", [0, 10], [0, 4], [1, 1])], {"level": 2.0}, {"then": 5.0})
@@ -73,6 +73,20 @@ def test_letters_follow_the_lines() -> None:
     assert rows[11].startswith("       0 |a") and "10 updates" in rows[-1]
     (level,) = [row for row in rows if "bb" in row]
     assert level.endswith("b" * (COLUMNS // 2)) and "c" not in text.replace("updates", "")
+
+
+def test_in_letters_a_long_line_is_seen_where_it_settles() -> None:
+    y = [1000.0, *(9.0 - number % 3 for number in range(LONG))]
+    long, short = (Chart("", "x", [Line("", list(range(len(part))), part)]).text() for part in (y, y[:-1]))
+    assert "1000" in short and "1000" not in long and long.splitlines()[1].startswith("       9 |")
+    assert long.splitlines()[-1].endswith(f"{LONG} x")
+
+
+def test_one_that_stands_out_is_seen_where_lines_meet() -> None:
+    lines = [Line("", [0, 1], [1, 2], bold=bold) for bold in (True, False)]
+    _, *rows, _ = Chart("", "x", lines).text(columns=9, rows=3, letters="12").splitlines()
+    cells = "".join(row.partition("|")[2] for row in rows)
+    assert cells.count("1") == 9 and "2" not in cells
 
 
 def test_pictures_lie_beside_the_page(tmp_path: Path) -> None:
