@@ -64,10 +64,9 @@ def carry_out(
                     print(start_lines(config, data, module, trainer), flush=True)
                 _fit(config, trainer, module, data, run)
         if trainer.is_global_zero:
-            curves = "" if config["test_only"] else curve_lines(trainer)
-            print(
-                *filter(None, [curves, end_lines(config, trainer, time.perf_counter() - start)]), sep="\n", flush=True
-            )
+            if not config["test_only"] and (curves := curve_lines(trainer)):
+                print(curves)
+            print(end_lines(config, trainer, time.perf_counter() - start), flush=True)
             _report(config, trainer, run)
     return trainer
 

@@ -234,16 +234,18 @@ def test_what_is_said_of_a_search_is_said_once(doctor, tiny, checkpoint) -> None
 # Room
 
 
-def test_too_full_a_disk_is_a_fault(doctor, tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_full_a_disk_is_a_fault(doctor, tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "_place", lambda folder, setting: (Path(folder), 1000))
-    code, said = doctor(TRAIN, **tiny(TRAIN))
+    settings = tiny(TRAIN)
+    shutil.rmtree(own(settings, "data_root", tmp_path) / "image_tokens", ignore_errors=True)  # of other tests
+    code, said = doctor(TRAIN, **settings)
     assert code == 1 and [what.strip() for what, _ in lines(said, "fault")] == ["disk"]
-    code, said = doctor(TRAIN, **tiny(TRAIN) | {"image_tokens": "cache"})
+    code, said = doctor(TRAIN, **settings | {"image_tokens": "cache"})
     assert code == 1 and "or use image_tokens=live" in said
-    code, said = doctor(TRAIN, **tiny(TRAIN) | {"image_tokens": "auto"})
+    code, said = doctor(TRAIN, **settings | {"image_tokens": "auto"})
     assert "they will be encoded live" in said
     monkeypatch.setitem(LOOKS, "disk", lambda config: iter(()))
-    assert doctor(TRAIN, **tiny(TRAIN))[0] == 0
+    assert doctor(TRAIN, **settings)[0] == 0
 
 
 @pytest.mark.parametrize("megabytes, state, told", [(81559, "ok", "of 85.5 GB"), (0, "fault", "a larger device")])
