@@ -97,9 +97,8 @@ def _facts(known: Known) -> Iterator[tuple[str, str]]:
     yield "trained parameters", f"{known.parameters:,}"
     if TASKS[described["task"]].kind == "classified":
         yield "answers", f"{len(described['answers']):,}, in config.json"
-    row = "questions" if TASKS[described["task"]].kind == "written" else "pictures, with their questions"
-    if rows := "; ".join(f"{name}: {count:,} {row}" for name, count in sorted(known.rows.items())):
-        yield "tables", rows
+    if rows := ", ".join(f"{name} {count:,}" for name, count in sorted(known.rows.items())):
+        yield f"{'questions' if TASKS[described['task']].kind == 'written' else 'pictures'} of each table", rows
     length = "max_epoch" if config.get("max_steps") is None else "max_steps"
     settings = (length, "batch_size", "learning_rate", "seed")
     if told := ", ".join(f"{key}={config[key]}" for key in settings if key in config):
