@@ -126,6 +126,8 @@ def _check_package(setting: str, package: str) -> None:
 
 def _gpus_at_most() -> int | None:
     """How many GPUs torch can find here at most; None where only torch itself can tell."""
+    if sys.platform == "darwin":
+        return 0  # none of CUDA's
     others = ("/dev/kfd", "/dev/dxg", "/dev/nvmap")  # AMD's, Windows' in its subsystem, those inside a processor
     if sys.platform != "linux" or any(map(os.path.exists, others)):
         return None
