@@ -1,5 +1,6 @@
 """A run that has to stop, told from outside or since another of its processes ended: what it says, what is left."""
 
+import atexit
 import os
 import shlex
 import signal
@@ -13,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 
 from dvp.errors import PREEMPTED, Stopped, UserError
 from dvp.runs.folder import is_first_process
@@ -68,6 +70,16 @@ def _told(stopped: Stopped, words: Sequence[str] | None) -> str:
     return f"Stopped by {WORDS[stopped.signal]}; {where}. Go on with: {going_on}"
 
 
+def leave_group() -> None:
+    """Leave the group of processes that this one is in, if any.
+
+    Lightning does so with NCCL alone. Threads of gloo's that are still there when Python ends may abort the process,
+    and then torchrun, which sees a process that failed, starts all of them again.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 class Together:
     """Lets all processes of a run end when one does. The first sees those that Lightning started, they see the first.
 
@@ -88,7 +100,9 @@ class Together:
         """End the others where this process fails; raises UserError, or Stopped, where it fails since another did."""
         if error is None:
             self.done.set()
+            atexit.register(leave_group)
             return
+        atexit.unregister(leave_group)  # of a run before: whoever fails does not wait for what others still send
         if self.children and isinstance(error, RuntimeError):  # what a broken connection looks like
             self._wait(lambda: self._ended() is not None)
         ended = self._ended() if isinstance(error, RuntimeError) else None

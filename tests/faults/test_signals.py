@@ -193,3 +193,31 @@ def test_one_process_fails_and_all_end_with_its_message_first(how: tuple[str, st
     assert first in said and then in said[said.index(first) :]
     assert "Connection" not in said[: said.index(first)]
     assert json.loads((log_dir / "sacred" / "1" / "run.json").read_text())["status"] == "FAILED"
+
+
+LEAVING = """
+import atexit, sys
+from types import SimpleNamespace
+import torch.distributed as dist
+from dvp.runs import stopping
+atexit.register(lambda: print("in a group:", dist.is_initialized()))
+if sys.argv[2] == "off":
+    stopping.leave_group = lambda: None
+dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}", rank=0, world_size=1)
+trainer = SimpleNamespace(strategy=SimpleNamespace(launcher=None))
+for fails in map(int, sys.argv[3]):
+    with stopping.Together(trainer, print):
+        1 / (1 - fails)
+"""
+
+
+@pytest.mark.parametrize(
+    "guard, runs, inside",
+    [("on", "0", False), ("on", "00", False), ("on", "01", True), ("off", "0", True)],
+    ids=["one ends well", "two end well", "the second fails", "guard off"],
+)
+def test_the_group_is_left_where_all_went_well(guard: str, runs: str, inside: bool, tmp_path: Path) -> None:
+    """Else gloo's threads may abort the process behind its end; who fails does not wait for what others still send."""
+    words = [sys.executable, "-c", LEAVING, str(tmp_path / "meeting"), guard, runs]
+    ended = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert f"in a group: {inside}" in ended.stdout and ended.returncode == int("1" in runs), ended.stderr
