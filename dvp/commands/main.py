@@ -88,7 +88,12 @@ def _report(config: dict[str, Any], trainer: "pl.Trainer", run: Run) -> None:
     record = Path(trainer.default_root_dir) / "search.json"
     if config["search_stage"] and config["report"] and record.is_file():
         _add_cost(config, record)
-    if not kept_answers(trainer):  # report=False, a search, a dry run
+    kept = kept_answers(trainer)
+    if not kept:  # report=False, a search, a dry run
+        return
+    report = Path(trainer.default_root_dir) / "report.html"
+    if not kept.best and config["resume_from"] and report.is_file():
+        print(f"No validation since it went on, so that {report} stays as it was.", flush=True)
         return
     typed = run.meta_info.get("config_updates", {})
     print(report_lines(config, trainer, run.meta_info["named_configs"], typed), flush=True)

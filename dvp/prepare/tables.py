@@ -97,6 +97,16 @@ class Tables:
         return path
 
 
+def make_root(data_root: str) -> Path:
+    """The folder of tables, made where it is not there; UserError where it cannot be."""
+    root = Path(data_root)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"data_root={str(root)!r} cannot be made ({error.strerror}): choose another.") from error
+    return root
+
+
 @contextmanager
 def writing(data_root: str, files: str, told: dict[str, Any]) -> Iterator[Tables]:
     """Files in `data_root`, put in place when the `with` block ends well, with a manifest that has what is `told`.
@@ -104,11 +114,7 @@ def writing(data_root: str, files: str, told: dict[str, Any]) -> Iterator[Tables
     files: what the names of the task's tables begin with. Raises UserError for a folder that cannot be made or that
     another conversion writes into, and for a full disk; nothing is left behind then.
     """
-    root = Path(data_root)
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"data_root={str(root)!r} cannot be made ({error.strerror}): choose another.") from error
+    root = make_root(data_root)
     try:
         with alone_in(root), staged(root, files) as folder:
             tables = Tables(folder)

@@ -6,9 +6,9 @@ python -m dvp.shapes.pretrain         # makes the models in dvp/shapes/models ag
 
 import random
 import shutil
-from pathlib import Path
 
 from dvp.prepare import convert
+from dvp.prepare.tables import make_root
 from dvp.shapes.raw import pictures, write_gqa, write_snli_ve, write_vqa
 from dvp.shapes.scienceqa import write_science_qa
 
@@ -19,9 +19,9 @@ REST_VAL = 300  # of val's pictures: held out to reward the search and pick the 
 
 def build(data_root: str, seed: int = 0, pictures_per_split: dict[str, int] = PICTURES) -> None:
     """Nothing; `data_root` gets all tasks' Arrow files, and under raw/ the official files they come from."""
-    drawn = pictures(pictures_per_split, seed)
+    root, drawn = make_root(data_root), pictures(pictures_per_split, seed)
     for task, write in WRITERS.items():
-        raw = Path(data_root) / "raw" / task
+        raw = root / "raw" / task
         shutil.rmtree(raw, ignore_errors=True)
         write(raw, drawn, random.Random(f"{task} {seed}"))
         convert(task, str(raw), data_root, seed=seed, rest_val_images=min(REST_VAL, pictures_per_split["val"] // 2))

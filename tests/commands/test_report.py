@@ -199,3 +199,12 @@ def test_a_search_has_its_charts_as_pictures_too(kab: str, names: list[str], tin
     assert sorted(path.stem for path in (folder / "report").glob("*.png")) == names
     assert images_of(folder) == [f"report/{name}" for name in names]
     assert not (folder / "report.html").exists()
+
+
+def test_a_training_that_had_ended_keeps_its_report(tiny, command, capsys) -> None:
+    settings = tiny(GQA, max_steps=2, resume_from="auto")
+    command("with", GQA, **settings)
+    before = page_of(settings)
+    capsys.readouterr()
+    command("with", GQA, **settings)
+    assert page_of(settings) == before and "No validation since it went on" in capsys.readouterr().out

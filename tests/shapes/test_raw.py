@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from dvp.errors import UserError
 from dvp.shapes import build
 from dvp.shapes.world import SIZE, scenes
 
@@ -127,3 +128,9 @@ def test_no_picture_is_in_two_splits(built):
     assert [len(pictures) for pictures in found] == list(PICTURES.values())
     assert len(set.union(*found)) == sum(PICTURES.values())
     assert len({scene for split, count in PICTURES.items() for scene in scenes(split, count)}) == sum(PICTURES.values())
+
+
+def test_a_place_that_cannot_be_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file/world' cannot be made .Not a directory.: choose another"):
+        build(str(tmp_path / "file" / "world"))
