@@ -11,10 +11,15 @@ from dvp.errors import UserError
 from dvp.files import EXPORTED, description_name, read_description
 from dvp.runs.told import require_base
 
+BESIDE = (
+    " beside the language model and image encoder that it was trained with; where these have moved, say "
+    "tokenizer=<folder> and clip_model=<folder>, or export with with_base=True, which puts them in."
+)
+
 
 @ex.command(unobserved=True)
 def export(load_path, to, push_to, tokenizer, clip_model, merge, with_base, overwrite, license, private):
-    """Write a checkpoint as a folder that dvp.load opens anywhere, with its model card; push_to puts it on the hub.
+    """Write a checkpoint as a folder that dvp.load opens, with its model card; push_to puts it on the hub.
 
     Of a search it is the compressor of K. with_base=True puts the frozen language model and image encoder in, too;
     merge=True a language model that lora, dora or ia3 have become a part of.
@@ -37,7 +42,9 @@ def export(load_path, to, push_to, tokenizer, clip_model, merge, with_base, over
             options = {"with_base": with_base, "license": str(license)}
             write_export(checkpoint, folder, base, **options, merging=load(checkpoint, **base).model if merge else None)
         if place:
-            print(f"{checkpoint} is exported to {place}: dvp.load({str(place)!r}) opens it.")
+            print(
+                f"{checkpoint} is exported to {place}: dvp.load({str(place)!r}) opens it{'.' if with_base else BESIDE}"
+            )
         if push_to:
             print(f"It is on the hub: {push(folder, str(push_to), private=private, overwrite=overwrite)}")
 
