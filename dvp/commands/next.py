@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dvp.commands.early import missing_tables
+from dvp.commands.early import missing_tables, on_cpu_without_gpus
 from dvp.config import NAMED
 from dvp.config.experiments import search_of
 from dvp.tasks import TASKS
@@ -65,7 +65,7 @@ def after_conversion(task: str, data_root: str) -> str:
     """Where the tables of a task lie now, and the command that searches K on them."""
     search = search_of({"datasets": task, "language_model": "BERT"})
     rows = min(NAMED[search].get("batch_size", 256), 256)
-    typed = command([search], {"data_root": data_root, "per_gpu_batchsize": rows})
+    typed = command([search], {"data_root": data_root} | on_cpu_without_gpus() | {"per_gpu_batchsize": rows})
     return f"The tables lie in {data_root}. Next (per_gpu_batchsize: what fits):\n  {typed}"
 
 
