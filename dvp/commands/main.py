@@ -85,15 +85,14 @@ def _report(config: dict[str, Any], trainer: "pl.Trainer", run: Run) -> None:
     from dvp.commands.report import report_lines
     from dvp.runs.answered import kept_answers
 
-    record = Path(trainer.default_root_dir) / "search.json"
-    if config["search_stage"] and config["report"] and record.is_file():
-        _add_cost(config, record)
+    folder = Path(trainer.default_root_dir)
+    if config["search_stage"] and config["report"] and (folder / "search.json").is_file():
+        _add_cost(config, folder / "search.json")
     kept = kept_answers(trainer)
     if not kept:  # report=False, a search, a dry run
         return
-    report = Path(trainer.default_root_dir) / "report.html"
-    if not kept.best and config["resume_from"] and report.is_file():
-        print(f"No validation since it went on, so that {report} stays as it was.", flush=True)
+    if not kept.best and config["resume_from"] and (folder / "report.html").is_file():
+        print(f"No validation since it went on, so that {folder / 'report.html'} stays as it was.", flush=True)
         return
     typed = run.meta_info.get("config_updates", {})
     print(report_lines(config, trainer, run.meta_info["named_configs"], typed), flush=True)
@@ -101,11 +100,9 @@ def _report(config: dict[str, Any], trainer: "pl.Trainer", run: Run) -> None:
 
 def _add_cost(config: dict[str, Any], path: Path) -> None:
     """Write into the record of a search, and on its page, what the search has cost in counted operations."""
-    from dvp.report.search import write_search_page
-    from dvp.search import read_search, write_search
+    from dvp.report.search import update_search
+    from dvp.search import read_search
     from dvp.sweep import search_flops
 
     search = read_search(path)
-    search["flops"] = search_flops(config, search)
-    write_search(path, search)
-    write_search_page(path.with_name("search.html"), search)
+    update_search(path, search | {"flops": search_flops(config, search)})

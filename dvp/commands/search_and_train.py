@@ -35,8 +35,8 @@ def search_and_train(_config, _run):
         print(differences(search, train))
         for key, why in [found for found in idle(typed, search) if found in list(idle(typed, train))]:
             print(f"{key}={typed[key]} has no effect: {why}.")
-    from dvp.report.search import write_search_page
-    from dvp.search import search_beside, write_search
+    from dvp.report.search import update_search
+    from dvp.search import search_beside
 
     start = time.perf_counter()
     trainer = _stage("1 of 3: search", search, _run)
@@ -58,10 +58,7 @@ def search_and_train(_config, _run):
     rows += _answer(train | at | {"test_only": True, "load_path": checkpoint}, _run)
     rows += [["seconds of this command", f"{time.perf_counter() - start:.0f}"]]
     if trainer.is_global_zero:
-        page = found.path.with_name("search.html")
-        record = found.record | {"trained": rows}
-        write_search(found.path, record)
-        write_search_page(page, record)
+        page = update_search(found.path, found.record | {"trained": rows})
         print(f"\nSearch and training: {found.record['verdict']}")
         print("\n".join(f"  {name:26}{value}" for name, value in rows) + f"\nAll on one page: {page}")
 

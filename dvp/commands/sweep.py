@@ -95,9 +95,9 @@ def _train(config: dict[str, Any], layer: int, seed: int, folder: Path, run: Any
 
 def _report(config: dict[str, Any], tables: dict[str, int], folder: Path) -> None:
     """Make the table of all cells there are, with the search beside it, and print it."""
-    from dvp.report.search import write_search_page
+    from dvp.report.search import update_search
     from dvp.report.sweep import report_sweep
-    from dvp.search import agreeing_search, write_search
+    from dvp.search import agreeing_search
     from dvp.sweep import (
         beside,
         read_cells,
@@ -121,7 +121,5 @@ def _report(config: dict[str, Any], tables: dict[str, int], folder: Path) -> Non
     write_sweep(folder / "sweep.json", result)
     report_sweep(folder, result)
     if found:
-        record = found.record | {"swept": rows_for_search(result, folder)}
-        write_search(found.path, record)
-        write_search_page(found.path.with_name("search.html"), record)
+        update_search(found.path, found.record | {"swept": rows_for_search(result, folder)})
     print(f"\n{table_lines(result)}\nDetails in {folder / 'sweep.html'}")

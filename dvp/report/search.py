@@ -10,9 +10,10 @@ from typing import Any
 from dvp.report.chart import LETTERS, Chart, Line
 from dvp.report.page import page, shown, table, write_page
 from dvp.report.pictures import write_pictures
-from dvp.search import KArmedBandit
+from dvp.search import KArmedBandit, write_search
 from dvp.search.mean import AS_GOOD, DECIDED, standings
 
+PAGE = "search.html"
 POINTS = 120  # of a line
 NUMBERED, LOW = string.digits + LETTERS, 6  # what layers are called in letters, and the rows of such a chart
 SETTINGS = ("datasets", "language_model", "tokenizer", "clip_model", "use_adapter", "data_root", "batch_size",
@@ -23,13 +24,16 @@ LATER = {"trained": "Trained from its weights", "swept": "Trained at every layer
 
 def report_search(folder: Path, search: dict[str, Any], loggers: Iterable[Any]) -> None:
     """Write the page of a search, and its charts as pictures, into its folder and to those loggers that take them."""
-    write_search_page(folder / "search.html", search)
+    write_page(folder / PAGE, _title(search), _body(search))
     write_pictures(folder, charts(search), loggers, search["updates"])
 
 
-def write_search_page(path: Path, search: dict[str, Any]) -> None:
-    """Write the page of a search, given as what search.json holds."""
-    write_page(path, _title(search), _body(search))
+def update_search(record: Path, search: dict[str, Any]) -> Path:
+    """The page of a search, which is written anew, as is its record: what a later command has learnt of it is there."""
+    write_search(record, search)
+    page = record.with_name(PAGE)
+    write_page(page, _title(search), _body(search))
+    return page
 
 
 def search_page(search: dict[str, Any]) -> str:

@@ -190,8 +190,10 @@ def test_missing_and_damaged_checkpoints_are_refused(fault: str, written: Path) 
 
 def test_a_flip_is_unseen_without_the_checksums(written: Path) -> None:
     (written / "checksums.json").unlink()  # as in folders of before there were any
+    before = {name: weight.clone() for name, weight in read_checkpoint(str(written))[0].items()}  # no view of the file
     flip(written / "weights.safetensors")
-    read_checkpoint(str(written))
+    after = read_checkpoint(str(written))[0]
+    assert [name for name, weight in after.items() if not torch.equal(weight, before[name])]
 
 
 def test_a_failed_save_leaves_the_one_before(written: Path) -> None:
