@@ -1,30 +1,56 @@
-"""The tiny world of the runs that are killed, the runs that never stopped, made once, and a place for files."""
+"""The tiny world of the runs that are killed, the runs that all tests share, made once, and a place for files."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from faults.trials import make_world, once, outcome
+from faults.trials import Kill, make_world, once, outcome
 
-INTERVALS = {1.0: 1, 0.5: 2}  # val_check_interval -> save_every
+# By val_check_interval. One of them trains and searches as most do, with a report at its end, which takes as long again.
+INTERVALS: dict[float, dict[str, Any]] = {1.0: {"save_every": 1, "report": False}, 0.5: {"save_every": 2}}
 
 
 @pytest.fixture(scope="session")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, float], tuple[dict[str, Any], dict[str, Any]]]:
-    """The settings of a kind of run under a val_check_interval, and how it ends when it is never stopped."""
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[dict[str, Any], Path]]:
+    """The settings of a kind of run under a val_check_interval, and its log_dir when it was killed, or never stopped."""
     world = make_world(tmp_path_factory.mktemp("world") / "world")
-    made: dict[tuple[str, float], dict[str, Any]] = {}
+    log_dirs: dict[tuple[str, float, Kill | None], Path] = {}
 
-    def make(kind: str, interval: float = 1.0) -> tuple[dict[str, Any], dict[str, Any]]:
-        settings = world | {"val_check_interval": interval, "save_every": INTERVALS[interval]}
-        if (kind, interval) not in made:
-            log_dir: Path = tmp_path_factory.mktemp("whole")
-            assert not once(kind, settings, log_dir / "run")
-            made[kind, interval] = outcome(log_dir / "run")
-        return settings, made[kind, interval]
+    def make(kind: str, interval: float = 1.0, kill: Kill | None = None) -> tuple[dict[str, Any], Path]:
+        settings = world | {"val_check_interval": interval} | INTERVALS[interval]
+        if (kind, interval, kill) not in log_dirs:
+            log_dir = tmp_path_factory.mktemp("made") / "run"
+            assert once(kind, settings, log_dir, kill) == bool(kill)
+            log_dirs[kind, interval, kill] = log_dir
+        return settings, log_dirs[kind, interval, kill]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def whole(made: Callable[..., Any]) -> Callable[..., tuple[dict[str, Any], dict[str, Any]]]:
+    """The settings of a kind of run under a val_check_interval, and how it ends when it is never stopped."""
+    ends: dict[tuple[str, float], dict[str, Any]] = {}
+
+    def make(kind: str, interval: float = 1.0) -> tuple[dict[str, Any], dict[str, Any]]:
+        settings, log_dir = made(kind, interval)
+        if (kind, interval) not in ends:
+            ends[kind, interval] = outcome(log_dir)
+        return settings, ends[kind, interval]
+
+    return make
+
+
+@pytest.fixture
+def copied(made: Callable[..., Any], tmp_path: Path) -> Callable[..., Path]:
+    """Makes a log_dir `name` with what a kind of run has left that was killed, or never stopped, to go on from."""
+
+    def copy(kind: str, kill: Kill | None = None, name: str = "run") -> Path:
+        return Path(shutil.copytree(made(kind, kill=kill)[1], tmp_path / name, symlinks=True))
+
+    return copy
 
 
 @pytest.fixture(scope="module")

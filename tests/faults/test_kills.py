@@ -47,17 +47,16 @@ def test_the_run_that_never_stopped_has_what_could_be_lost(whole) -> None:
     assert moved.index(True) < 3 and sum(moved) > 4 and all(expected["preferences"])
 
 
-def test_a_search_is_killed_amidst_preferences_that_have_moved(whole, tmp_path: Path) -> None:
+def test_a_search_is_killed_amidst_preferences_that_have_moved(whole, copied) -> None:
     settings, expected = whole("search")
-    log_dir = tmp_path / "run"
-    assert once("search", settings, log_dir, Kill("passes", 12))
+    log_dir, off = (copied("search", Kill("passes", 12), name) for name in ("run", "off"))
     (last,) = log_dir.rglob("last.ckpt")
     preferences = TrainedOnly().load_checkpoint(str(last))["bandit"]["preferences"].tolist()
     assert all(preferences) and preferences != expected["preferences"]
-    assert to_the_end("search", settings | AUTO, log_dir, []) == 0
+    assert not once("search", settings | AUTO, log_dir)
     assert divergences(expected, outcome(log_dir)) == []
-    assert to_the_end("search", settings, tmp_path / "off", [Kill("passes", 12)], forget_bandit) == 1
-    assert "preferences" in divergences(expected, outcome(tmp_path / "off"))
+    assert not once("search", settings | AUTO, off, off=forget_bandit)
+    assert "preferences" in divergences(expected, outcome(off))
 
 
 def test_a_search_by_the_mean_goes_on_as_one_that_never_stopped(whole, tmp_path: Path) -> None:
@@ -83,24 +82,23 @@ def test_a_run_goes_on_with_none_of_other_settings(whole, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("asked", ["last", "its path"])
-def test_a_finished_search_whose_record_is_gone_writes_it_again(asked: str, whole, tmp_path: Path) -> None:
+def test_a_finished_search_whose_record_is_gone_writes_it_again(asked: str, whole, copied) -> None:
     settings, expected = whole("search")
-    once("search", settings, tmp_path / "run")
-    (record,) = (tmp_path / "run").rglob("search.json")
+    log_dir = copied("search")
+    (record,) = log_dir.rglob("search.json")
     record.unlink()
     path = record.parent / "checkpoints" / "last.ckpt"
-    once("search", settings | {"resume_from": path if asked == "its path" else asked}, tmp_path / "run")
-    (record,) = (tmp_path / "run").rglob("search.json")
+    once("search", settings | {"resume_from": path if asked == "its path" else asked}, log_dir)
+    (record,) = log_dir.rglob("search.json")
     assert record.parent.name == ("version_1" if asked == "its path" else "version_0")
     if asked == "last":
-        assert divergences(expected, outcome(tmp_path / "run")) == []
+        assert divergences(expected, outcome(log_dir)) == []
 
 
 @pytest.mark.parametrize("file", ["weights.safetensors", "training.safetensors", "training.json", "description.json"])
-def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(file: str, whole, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(file: str, whole, copied) -> None:
     settings, expected = whole("training")
-    log_dir = tmp_path / "run"
-    assert once("training", settings, log_dir, Kill("passes", 14))
+    log_dir = copied("training", Kill("passes", 14))
     (last,) = log_dir.rglob("last.ckpt")
     damaged = last.resolve()
     (damaged / file).write_bytes((damaged / file).read_bytes()[:-20])
@@ -112,10 +110,8 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(file: str, 
     assert divergences(expected, outcome(log_dir)) == []
 
 
-def test_two_cannot_go_on_in_one_folder(whole, tmp_path: Path) -> None:
-    settings, _ = whole("training")
-    log_dir = tmp_path / "run"
-    assert once("training", settings, log_dir, Kill("passes", 9))
+def test_two_cannot_go_on_in_one_folder(made, copied) -> None:
+    settings, log_dir = made("training")[0], copied("training", Kill("passes", 14))
     (version,) = log_dir.glob("*/version_0")
     assert folder.take(version)  # by this process
     with pytest.raises(AssertionError, match="is still being written by another process"):
@@ -123,14 +119,13 @@ def test_two_cannot_go_on_in_one_folder(whole, tmp_path: Path) -> None:
     assert not once("training", settings | AUTO, log_dir, off=take_without_asking)
 
 
-def test_in_another_folder_the_best_so_far_is_remembered(whole, tmp_path: Path) -> None:
+def test_in_another_folder_the_best_so_far_is_remembered(whole, made, tmp_path: Path) -> None:
     settings, expected = whole("search")
-    log_dir, other = tmp_path / "run", tmp_path / "other"
-    assert once("search", settings, log_dir, Kill("passes", 14))
-    (last,) = log_dir.rglob("last.ckpt")
+    other = tmp_path / "other"
+    (last,) = made("search", kill=Kill("passes", 14))[1].rglob("last.ckpt")
     assert not once("search", settings | {"resume_from": last}, other)
     assert divergences(expected, outcome(other)) == []
-    assert once("search", settings | {"resume_from": last}, tmp_path / "off", off=forget_best) is False
+    assert not once("search", settings | {"resume_from": last}, tmp_path / "off", off=forget_best)
     assert "best" in divergences(expected, outcome(tmp_path / "off"))
 
 
@@ -191,18 +186,23 @@ GUARDS: dict[str, tuple[Callable[[], None], Kill, set[str]]] = {
 def test_without_a_guard_a_kill_shows(guard: str, whole, tmp_path: Path) -> None:
     off, kill, differ = GUARDS[guard]
     settings, expected = whole("search")
-    for name, without in (("on", lambda: None), ("off", off)):
-        assert to_the_end("search", settings, tmp_path / name, [kill], without) == 1
-        found = {key.partition(":")[0] for key in divergences(expected, outcome(tmp_path / name))}
-        assert found == set() if name == "on" else differ <= found
+    assert to_the_end("search", settings, tmp_path / "run", [kill], off) == 1
+    assert differ <= {key.partition(":")[0] for key in divergences(expected, outcome(tmp_path / "run"))}
 
 
-def test_without_the_guard_a_finished_search_that_goes_on_has_no_record(whole, tmp_path: Path) -> None:
-    settings, _ = whole("search")
-    once("search", settings, tmp_path / "run")
-    (record,) = (tmp_path / "run").rglob("search.json")
+@pytest.mark.parametrize("kill", dict.fromkeys(kill for _, kill, _ in GUARDS.values()), ids=str)
+def test_with_them_it_does_not(kill: Kill, whole, copied) -> None:
+    settings, expected = whole("search")
+    log_dir = copied("search", kill)
+    assert not once("search", settings | AUTO, log_dir)
+    assert divergences(expected, outcome(log_dir)) == []
+
+
+def test_without_the_guard_a_finished_search_that_goes_on_has_no_record(made, copied) -> None:
+    settings, log_dir = made("search")[0], copied("search")
+    (record,) = log_dir.rglob("search.json")
     record.unlink()
-    once("search", settings | AUTO, tmp_path / "run", off=write_no_search_where_nothing_is_left)
+    once("search", settings | AUTO, log_dir, off=write_no_search_where_nothing_is_left)
     assert not record.exists()
 
 
@@ -215,27 +215,25 @@ def test_without_the_guard_a_run_goes_on_with_one_of_other_settings(whole, tmp_p
     assert "last: model.head.answer.weight" in divergences(expected, outcome(log_dir))
 
 
-def test_without_the_guard_a_run_does_not_go_on_behind_a_damaged_checkpoint(whole, tmp_path: Path) -> None:
-    settings, _ = whole("training")
-    log_dir = tmp_path / "run"
-    assert once("training", settings, log_dir, Kill("passes", 14))
+def test_without_the_guard_a_run_does_not_go_on_behind_a_damaged_checkpoint(made, copied) -> None:
+    settings, log_dir = made("training")[0], copied("training", Kill("passes", 14))
     (last,) = log_dir.rglob("last.ckpt")
     (last / "weights.safetensors").write_bytes((last / "weights.safetensors").read_bytes()[:-20])
     with pytest.raises(AssertionError, match="is damaged"):
         once("training", settings | AUTO, log_dir, off=take_any_checkpoint)
 
 
-def test_one_that_is_kept_would_not_do(whole, tmp_path: Path) -> None:
-    settings, _ = whole("training")
+def test_one_that_is_kept_would_not_do(made, tmp_path: Path) -> None:
+    settings, two = made("training", kill=Kill("passes", 14))
 
     def keep_one() -> None:
         saving.KEPT = 1
 
-    for name, off in (("two", lambda: None), ("one", keep_one)):
-        assert once("training", settings, tmp_path / name, Kill("passes", 14), off)
-        (last,) = (tmp_path / name).rglob("last.ckpt")
+    assert once("training", settings, tmp_path / "one", Kill("passes", 14), keep_one)
+    for log_dir, kept in ((two, [2, 4]), (tmp_path / "one", [4])):
+        (last,) = log_dir.rglob("last.ckpt")
         progress = [read_progress(str(path))["passes"] for path in last.parent.glob("last-*.ckpt")]
-        assert sorted(progress) == ([2, 4] if name == "two" else [4])
+        assert sorted(progress) == kept
 
 
 # last.ckpt, step by step
