@@ -73,13 +73,17 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def tiny(data_root: str, clip_folder: str, language_models: dict[str, str], tmp_path: Path) -> Callable[..., dict]:
-    """The settings that turn an experiment into one of a second on the tiny folders, with `changes`."""
+    """The settings that turn an experiment into one of half a second on the tiny folders, with `changes`.
+
+    Without a report, and without counted operations of a search, which take as long as all the rest.
+    """
 
     def make(experiment: str, **changes: Any) -> dict[str, Any]:
         return {
             "data_root": data_root, "clip_model": clip_folder, "tokenizer": language_models[experiment.split("_")[2]],
             "log_dir": str(tmp_path / "result"), "image_size": PIXELS, "num_heads": 4, "num_gpus": 0, "num_workers": 0,
             "batch_size": 8, "per_gpu_batchsize": 4, "max_steps": 2, "image_tokens": "live",
+            "report": False,
         } | changes  # fmt: skip
 
     return make
@@ -194,12 +198,12 @@ def arm_one_is_better(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def configure(tiny: Callable[..., dict]) -> Callable[..., dict[str, Any]]:
-    """The checked config of an experiment on the tiny folders, with `changes`."""
+    """The checked config of an experiment on the tiny folders, with `changes`; `fit` keeps answers, and draws nothing."""
     from dvp.config import check, ex
 
     def make(experiment: str, **changes: Any) -> dict[str, Any]:
         named = ex.named_configs[experiment]()
-        return check(dict(ex.configurations[0](preset={})) | dict(named) | tiny(experiment, **changes))
+        return check(dict(ex.configurations[0](preset={})) | dict(named) | tiny(experiment, **{"report": True} | changes))
 
     return make
 

@@ -73,7 +73,7 @@ def test_of_a_search_it_tells_the_k_that_was_found(command, capsys, tmp_path: Pa
 def test_runs_that_were_trained_are_compared(tiny, command, capsys) -> None:
     settings = tiny("dvp_adaption_bert_gqa")
     for layer in (0, 1):
-        command("with", "dvp_adaption_bert_gqa", **settings, insert_layer=layer, report=False)
+        command("with", "dvp_adaption_bert_gqa", **settings, insert_layer=layer)
     capsys.readouterr()
     command("compare", "with", runs=f"{settings['log_dir']}/dvp_adaption_bert_gqa_seed0", log_dir=settings["log_dir"])
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]

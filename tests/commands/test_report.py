@@ -25,6 +25,12 @@ from dvp.runs.answered import kept_answers
 GQA = "dvp_adaption_bert_gqa"
 
 
+@pytest.fixture
+def tiny(tiny: Callable[..., dict]) -> Callable[..., dict]:
+    """Those of a run that leaves all there is to look at."""
+    return lambda experiment, **changes: tiny(experiment, **{"report": True} | changes)
+
+
 def folder_of(settings: dict[str, Any], version: int = 0) -> Path:
     (folder,) = Path(settings["log_dir"]).glob(f"*/version_{version}")
     return folder
@@ -82,7 +88,7 @@ def test_it_changes_nothing_of_the_training(tiny, command) -> None:
     settings = tiny(GQA, insert_layer=1, max_steps=4)
     states = []
     for report in (True, False):
-        command("with", GQA, **settings, report=report)
+        command("with", GQA, **settings | {"report": report})
         states.append(torch.get_rng_state())
     with_, without = (folder_of(settings, version) for version in range(2))
     assert (with_ / "report.html").is_file() and not (without / "report.html").exists()

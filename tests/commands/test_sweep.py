@@ -98,7 +98,7 @@ def test_what_shapes_tell_is_what_a_training_takes(experiment: str, image_tokens
 
 
 def test_the_search_stands_beside_it(settings, command, capsys) -> None:
-    command("with", "dvp_search_bert_gqa", **settings)
+    command("with", "dvp_search_bert_gqa", **settings | {"report": True})
     (path,) = Path(settings["log_dir"]).rglob("search.json")
     found = json.loads(path.read_text())
     assert f"{found['flops']:.3g} counted floating-point operations" in path.with_name("search.html").read_text()

@@ -238,7 +238,7 @@ def test_a_test_answers_with_the_checkpoint_that_it_was_given(command, tiny, job
 
 
 def test_runs_that_are_passed_over_have_a_line_and_no_warning(command, tiny, tmp_path, capsys) -> None:
-    options = tiny("dvp_adaption_bert_vqa", max_steps=1, report=False)
+    options = tiny("dvp_adaption_bert_vqa", max_steps=1)
     for rate in (1e-3, 2e-3, 3e-3):
         command("with", "dvp_adaption_bert_vqa", **options, learning_rate=rate)
     capsys.readouterr()
