@@ -198,12 +198,14 @@ def arm_one_is_better(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def configure(tiny: Callable[..., dict]) -> Callable[..., dict[str, Any]]:
-    """The checked config of an experiment on the tiny folders, with `changes`; `fit` keeps answers, and draws nothing."""
+    """The checked config of an experiment on the tiny folders, with `changes`; answers are kept, and drawn by no `fit`."""
     from dvp.config import check, ex
 
     def make(experiment: str, **changes: Any) -> dict[str, Any]:
         named = ex.named_configs[experiment]()
-        return check(dict(ex.configurations[0](preset={})) | dict(named) | tiny(experiment, **{"report": True} | changes))
+        return check(
+            dict(ex.configurations[0](preset={})) | dict(named) | tiny(experiment, **{"report": True} | changes)
+        )
 
     return make
 

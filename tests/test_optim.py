@@ -1,7 +1,5 @@
 """Parameter groups, and how far torch's AdamW is from the published one over the four golden steps."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -123,10 +121,3 @@ def test_rates_are_those_of_transformers_schedules(
         )
     )
     assert rates(lambda optimizer: build_schedule(optimizer, updates, warmup, power, end)) == rates(theirs)
-
-
-def test_what_trains_does_not_import_peft() -> None:
-    """Which transformers' own schedules would, and bitsandbytes with it, wherever they are installed."""
-    words = "import sys, dvp.build; print({'peft', 'bitsandbytes'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True)
-    assert done.stdout == "set()\n"

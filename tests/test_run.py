@@ -14,6 +14,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from tiny_world import PUBLISHED, SPLITS, fit, rows_of, write_table
+from two_processes import in_two_processes
 
 from dvp.build import build_data
 from dvp.checkpoints import read_checkpoint, trained_state
@@ -289,10 +290,8 @@ def test_a_mistake_ends_the_process_with_a_code_and_one_sentence() -> None:
 # Several processes
 
 
-def _train_as_rank(rank: int, configs: list[dict], out: Path, port: int) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "RANK": str(rank),
-                   "LOCAL_RANK": str(rank), "GROUP_RANK": "0", "LOCAL_WORLD_SIZE": "2",
-                   "TORCHELASTIC_RUN_ID": "test"}  # fmt: skip  # as torchrun sets them
+def _train_as_rank(configs: list[dict], out: Path) -> None:
+    rank = int(os.environ["RANK"])
     for number, config in enumerate(configs):
         if config["kab"] == "mean":  # each rank scores in its own way, and finds another arm the best
             arm_two_is_better(shift=rank * -50.0)
@@ -320,8 +319,7 @@ def test_two_processes_end_with_equal_weights_and_preferences(configure, data_ro
     configs = [configure(name, **options) for name in ("dvp_search_llama_vqa", "dvp_adaption_bert_vqa")]
     mean = options | {"batch_size": 2, "max_steps": 200}
     configs.append(configure("dvp_search_bert_vqa", kab="mean", **mean))
-    port = 20000 + os.getpid() % 20000
-    torch.multiprocessing.spawn(_train_as_rank, (configs, tmp_path, port), nprocs=2)
+    in_two_processes(_train_as_rank, configs, tmp_path)
     assert [path.name for path in Path(configs[0]["log_dir"]).glob("*/*")] == ["version_0"] * len(configs)
     for number in range(len(configs)):
         first, second = (torch.load(tmp_path / f"{number}_{rank}.pt") for rank in (0, 1))

@@ -1,11 +1,12 @@
-"""What two processes do, as torchrun would start them, but forked: no start of Python to pay for."""
+"""What two processes do, as torchrun would start them, or one beside the other: forked, so that none has to import."""
 
 import multiprocessing
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from multiprocessing.connection import wait
-from typing import Any
+from typing import Any, NamedTuple, TextIO
 
 
 def in_two_processes(call: Callable[..., Any], *args: Any, **settings: Any) -> None:
@@ -32,3 +33,39 @@ def in_two_processes(call: Callable[..., Any], *args: Any, **settings: Any) -> N
     for process in processes:
         process.join()
         assert process.exitcode == 0
+
+
+class Beside(NamedTuple):
+    """A forked process that has not begun: what lets it begin, waits for its end, and is printed by it."""
+
+    begin: Callable[[], None]
+    wait: Callable[[], None]
+    said: TextIO
+
+
+@contextmanager
+def beside(call: Callable[[], None], seconds: float = 120) -> Iterator[Beside]:
+    """Calls this in a process that shares no lock taken here from now on; AssertionError where it fails or hangs."""
+    context = multiprocessing.get_context("fork")
+    (reads, writes), began = os.pipe(), context.Event()
+
+    def other() -> None:
+        os.close(reads)
+        began.wait()
+        with os.fdopen(writes, "w", buffering=1) as said, redirect_stdout(said):
+            call()
+
+    process = context.Process(target=other, daemon=True)
+
+    def wait_for_it() -> None:
+        process.join(seconds)
+        assert process.exitcode == 0
+
+    process.start()
+    os.close(writes)
+    try:
+        with os.fdopen(reads) as said:
+            yield Beside(began.set, wait_for_it, said)
+            wait_for_it()
+    finally:
+        process.kill()

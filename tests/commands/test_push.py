@@ -1,9 +1,6 @@
 """An export goes to the hub in one commit, and what stops it is said in a sentence."""
 
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -47,14 +44,12 @@ def pull(hub: Hub, to: Path) -> Path:
     return to
 
 
-def test_what_was_pushed_answers_as_the_checkpoint_does(hub: Hub, checkpoint: Callable[..., Path], tmp_path) -> None:
+def test_what_was_pushed_answers_as_the_checkpoint_does(
+    hub: Hub, online: Hub, checkpoint: Callable[..., Path], command: Callable[..., None], capsys, tmp_path: Path
+) -> None:
     last = checkpoint(BERT)
-    words = ["export", "with", f"load_path={last}", f"push_to={NAME}", "with_base=True", "private=True"]
-    there = os.environ | {"HF_ENDPOINT": hub.address, "HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "0"}
-    there["HF_HUB_DISABLE_XET"] = "1"  # which sends large files otherwise than by HTTP alone
-    there["HF_HUB_DISABLE_TELEMETRY"] = "1"  # it would keep what this hub says of it
-    ended = subprocess.run([sys.executable, ROOT / "run.py", *words], env=there, capture_output=True, text=True)
-    assert f"It is on the hub: {hub.address}/{NAME}" in ended.stdout, ended.stderr
+    command("export", "with", load_path=last, push_to=NAME, with_base=True, private=True)
+    assert f"It is on the hub: {hub.address}/{NAME}" in capsys.readouterr().out
     assert hub.commits == [NAME] and hub.created[0]["visibility"] == "private"
     expected = dvp.load(last).answer(picture(5), "is there a red circle")
     assert dvp.load(pull(hub, tmp_path / "pulled")).answer(picture(5), "is there a red circle") == expected

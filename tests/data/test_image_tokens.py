@@ -2,12 +2,9 @@
 
 import fcntl
 import io
-import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny_world import SPLITS, fit, picture, rows_of, write_table
 from torch import Tensor
+from two_processes import beside, in_two_processes
 
 from dvp.build import build_data, build_module
 from dvp.checkpoints import trained_state
@@ -170,28 +168,21 @@ def test_a_run_that_breaks_keeps_what_it_has_encoded(own, encoded: list[int], fa
 
 
 @pytest.mark.parametrize("mode", ["auto", "cache"])
-def test_of_two_runs_at_once_one_builds_and_the_other_waits_or_stays_live(mode: str, own, encoded: list[int]) -> None:
+def test_of_two_runs_at_once_one_builds_and_the_other_waits_or_stays_live(mode: str, own, faster) -> None:
     config = own(image_tokens=mode)
     fit(own())  # makes the cache's folder
     for shard in shards(config):
         shard.unlink()
     (lock,) = Path(config["data_root"]).rglob("lock")
-    script = (
-        "import json, sys; from dvp.data import image_tokens; from tiny_world import fit\n"
-        "times = [2.0, 1.0]; image_tokens._seconds = lambda work: times.pop(0)\n"  # reading is the faster
-        "fit(json.loads(sys.argv[1]))"
-    )
-    words = [sys.executable, "-W", "ignore", "-c", script, json.dumps(config)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([".", "tests"])}
-    with open(lock, "w") as building:
-        fcntl.flock(building, fcntl.LOCK_EX)
-        other = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment)
-        said = next(line for line in other.stdout if "nother run is building" in line)
-        assert ("stays live" if mode == "auto" else "waiting for it") in said
-        if mode == "auto":
-            other.communicate(timeout=120)
-    other.communicate(timeout=120)
-    assert other.returncode == 0
+    faster("read")
+    with beside(lambda: fit(config)) as other:
+        with open(lock, "w") as building:
+            fcntl.flock(building, fcntl.LOCK_EX)
+            other.begin()
+            said = next(line for line in other.said if "nother run is building" in line)
+            assert ("stays live" if mode == "auto" else "waiting for it") in said
+            if mode == "auto":
+                other.wait()
     assert len(shards(config)) == (0 if mode == "auto" else 1)
 
 
@@ -322,10 +313,8 @@ def test_encode_refuses_what_it_cannot_do(refused, tiny) -> None:
 # Several processes
 
 
-def _fit_as_rank(rank: int, config: dict[str, Any], out: Path, port: int) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "RANK": str(rank),
-                   "LOCAL_RANK": str(rank), "GROUP_RANK": "0", "LOCAL_WORLD_SIZE": "2",
-                   "TORCHELASTIC_RUN_ID": "test"}  # fmt: skip  # as torchrun sets them
+def _fit_as_rank(config: dict[str, Any], out: Path) -> None:
+    rank = int(os.environ["RANK"])
     times = [2.0, 1.0] if rank == 0 else [1.0, 2.0]  # the ranks disagree on what is faster
     image_tokens._seconds = lambda work: times.pop(0)
     trainer = fit(config)
@@ -335,6 +324,6 @@ def _fit_as_rank(rank: int, config: dict[str, Any], out: Path, port: int) -> Non
 @pytest.mark.two_processes
 def test_two_processes_that_measure_otherwise_fill_one_cache(own, tmp_path: Path) -> None:
     config = own(cpu_processes=2, per_gpu_batchsize=2, max_steps=1, image_tokens="auto")
-    torch.multiprocessing.spawn(_fit_as_rank, (config, tmp_path, 20000 + os.getpid() % 20000), nprocs=2)
+    in_two_processes(_fit_as_rank, config, tmp_path)
     assert len(shards(config)) == 2  # a share of each
     assert_equal(*(torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)))

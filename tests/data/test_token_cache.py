@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from collections import namedtuple
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from two_processes import beside
 
 from dvp.data.token_cache import NotNow, TokenCache
 from dvp.manifest import image_hash
@@ -179,17 +178,18 @@ def test_the_size_is_printed_and_compared_with_the_disk(tmp_path: Path, monkeypa
 
 
 def test_a_second_builder_waits_and_finds_it_built(tmp_path: Path) -> None:
-    script = (
-        "import sys; from tests.data.test_token_cache import a_cache\n"
-        "cache = a_cache(sys.argv[1])\n"
-        "with cache.building(): print('found', len(cache.rows), flush=True)"
-    )
+    def build() -> None:
+        cache = a_cache(tmp_path)
+        with cache.building():
+            print("found", len(cache.rows))
+
     cache = a_cache(tmp_path)
-    with cache.building():
-        other = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-        assert "waiting" in other.stdout.readline()
-        fill(cache, some_tokens(3))
-    assert other.communicate(timeout=60)[0].strip() == "found 3"
+    with beside(build) as other:
+        with cache.building():
+            other.begin()
+            assert "waiting" in other.said.readline()
+            fill(cache, some_tokens(3))
+        assert other.said.readline() == "found 3\n"
 
 
 def test_who_does_not_wait_is_told_that_another_builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

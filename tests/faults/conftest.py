@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from faults.trials import Kill, make_world, once, outcome
 
-# By val_check_interval. One of them trains and searches as most do, with a report at its end, which takes as long again.
+# By val_check_interval. One of them ends with a report, as most runs do, which takes as long as all the rest.
 INTERVALS: dict[float, dict[str, Any]] = {1.0: {"save_every": 1, "report": False}, 0.5: {"save_every": 2}}
 
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[dict[str, Any], Path]]:
-    """The settings of a kind of run under a val_check_interval, and its log_dir when it was killed, or never stopped."""
+    """The settings of a kind of run under a val_check_interval, and the log_dir that it left, killed or at its end."""
     world = make_world(tmp_path_factory.mktemp("world") / "world")
     log_dirs: dict[tuple[str, float, Kill | None], Path] = {}
 

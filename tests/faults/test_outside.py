@@ -66,7 +66,7 @@ def test_without_a_network_a_run_leaves_nothing_outside_its_folders(absolute, tm
 def on_a_full_disk(
     settings: dict[str, Any], place: Path, limit: int, off: Callable[[], Any] = lambda: None
 ) -> tuple[int, str]:
-    """The exit code of a run and what it says, where a file may be no larger than `limit`: what is written last is cut."""
+    """The exit code of a run and what it says where a file may have `limit` bytes: what is written last is cut off."""
 
     def call() -> None:
         off()

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from faults.trials import forked, say
 from pytorch_lightning.loggers import CSVLogger
 from safetensors.torch import load_file, save_file
 
@@ -85,9 +86,6 @@ def test_a_run_into_a_pipe_says_what_can_be_acted_on_and_no_more(tiny: Callable[
 def test_a_run_on_a_terminal_has_bars(tiny: Callable[..., dict]) -> None:
     settings = tiny(ADAPTION, insert_layer=1)
     ours, theirs = pty.openpty()
-    command = [sys.executable, "run.py", "with", ADAPTION, *words_of(settings)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=theirs, stderr=theirs)
-    os.close(theirs)
     shown = b""
 
     def read() -> None:
@@ -103,7 +101,8 @@ def test_a_run_on_a_terminal_has_bars(tiny: Callable[..., dict]) -> None:
 
     reader = threading.Thread(target=read)
     reader.start()
-    assert process.wait(timeout=120) == 0
+    assert forked(lambda: say("with", ADAPTION, *words_of(settings)), Path(os.ttyname(theirs))) == 0
+    os.close(theirs)
     reader.join(timeout=10)
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
     assert "Epoch 0 " in text and "━" in text and "val/accuracy" in text
