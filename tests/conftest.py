@@ -198,7 +198,7 @@ def arm_one_is_better(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def configure(tiny: Callable[..., dict]) -> Callable[..., dict[str, Any]]:
-    """The checked config of an experiment on the tiny folders, with `changes`; answers are kept, and drawn by no `fit`."""
+    """The checked config of an experiment on the tiny folders, with `changes`, answers kept, which no `fit` draws."""
     from dvp.config import check, ex
 
     def make(experiment: str, **changes: Any) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from tiny_world import picture
 import dvp
 from dvp.errors import UserError
 
-ROOT = Path(__file__).parents[2]
 BERT = "dvp_adaption_bert_vqa"
 NAME = "someone/dvp-vqa"
 
