@@ -58,7 +58,7 @@ def test_every_task_is_run_here_or_by_tests_of_its_own(task: str) -> None:
 @pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if parts(name)[2] in METRICS])
 def test_every_experiment_runs(experiment: str, command, tiny, capsys: pytest.CaptureFixture) -> None:
     stage, family, task = parts(experiment)
-    settings = tiny(experiment, search_sample=4, report=True) | ({} if stage == "search" else {"insert_layer": 1})
+    settings = tiny(experiment, search_sample=4) | ({} if stage == "search" else {"insert_layer": 1})
     command("with", experiment, **settings)
     folder = run_folder(settings, experiment)
     assert f"{PICK[task]} picks the checkpoint" in capsys.readouterr().out
