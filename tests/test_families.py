@@ -48,7 +48,7 @@ def test_a_search_and_a_training_that_goes_on_from_it(
     family: str, command: Callable, tiny: Callable, settings_of: Callable, arm_one_is_better: None, tmp_path: Path
 ) -> None:
     settings = tiny("dvp_search_bert_vqa", **settings_of(family), max_steps=1, use_adapter=True)
-    command("with", "dvp_search_bert_vqa", **settings)
+    command("with", "dvp_search_bert_vqa", **settings | {"report": True})  # which counts its operations, too
     command("with", "dvp_adaption_bert_vqa", **settings, start_from="search", insert_layer="auto")
     (last,) = tmp_path.glob("result/dvp_adaption*/version_0/checkpoints/last.ckpt")
     described = json.loads((last / "description.json").read_text(encoding="utf-8"))
