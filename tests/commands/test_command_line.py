@@ -53,7 +53,12 @@ def run_here(*words: Any, cwd: Path = ROOT) -> subprocess.CompletedProcess:
         ("convert datasets=vqa", "python run.py convert with datasets=vqa"),
         ("shapes dvp_search_bert_vqa", "python run.py with dvp_search_bert_vqa shapes"),
         ("with dvp_search_bert_vqa dvp_adaption_bert_vqa shapes", "both given"),
-        ("with shapes dvp_search_bert_vqa seed=1", "python run.py with dvp_search_bert_vqa seed=1 shapes"),
+        ("with shapes dvp_search_bert_vqa seed=1", "python run.py with dvp_search_bert_vqa shapes seed=1"),
+        ("dvp_search_bert_vqa max_steps=2 shapes", "python run.py with dvp_search_bert_vqa shapes max_steps=2"),
+        ("with shapes max_steps=2", "as in `python run.py with dvp_search_bert_vqa shapes max_steps=2`"),
+        ("main with max_steps=2", "No experiment is given: name one"),
+        ("predict with load_path=a question=What is it?", 'as in question="What is ..."'),
+        ("predict with image=a.jpg shaps", "did you mean shapes?"),
         ("with dvp_search_bert_vqa nowhere.json", "nowhere.json cannot be read"),
         ("with dvp_search_bert_vqa seed={[]:1}", "is no value"),
         ("help lerning_rate", "did you mean learning_rate"),
@@ -93,6 +98,30 @@ def test_the_command_that_a_hint_names_is_taken(refused: Callable[..., str]) -> 
     for line in ("shapes dvp_search_bert_vqa seed=1", "with shapes seed=1 dvp_search_bert_vqa"):
         words = refused(*line.split()).strip().split("python run.py with ")[1].split()
         assert ex.check_command_line(None, words) == {"seed": 1}
+
+
+@pytest.mark.parametrize("words", [["datasets=vqa"], ["test_only=True"], ["load_path=a"], ["a.json"], [BERT]])
+def test_what_says_what_is_trained_stands_for_an_experiment(words: list[str], tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.json").write_text('{"seed": 1}', encoding="utf-8")
+    ex.check_command_line(None, words)
+    ex.check_command_line("encode", ["shapes"])  # which trains nothing
+
+
+def test_a_text_in_quotes_takes_nothing_of_what_follows(refused: Callable[..., str]) -> None:
+    assert "did you mean shapes?" in refused("predict", "with", "question=What is it?", "shaps")
+
+
+def test_the_usage_is_what_is_typed(command, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        command("--help")
+    printed = capsys.readouterr().out
+    assert printed.startswith("Usage:\n  python run.py [(with UPDATE...)] [options]\n") and BEGIN in printed
+    assert "--loglevel=VALUE" in printed and "dummy" not in printed
+    for words in (["score", "--help"], ["help", "score"]):
+        with pytest.raises(SystemExit) as ended:
+            command(*words)
+        assert (ended.value.code, capsys.readouterr().out.splitlines()[0]) == (0, "python run.py score")
 
 
 def test_options_of_sacred_and_their_values_are_no_settings(command, capsys: pytest.CaptureFixture) -> None:
