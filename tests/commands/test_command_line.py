@@ -285,6 +285,28 @@ def test_a_setting_that_does_nothing_is_named(experiment: str, idle: dict, of_us
     assert {line.partition("=")[0] for line in lines} == set(idle)
 
 
+def test_a_layer_that_nobody_has_chosen_is_said_with_the_way_to_one(command, tiny, capsys, tmp_path) -> None:
+    settings = tiny(BERT, fast_dev_run=True, use_adapter=True, learning_rate=1e-4)
+    command("with", BERT, **settings)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("No insert_layer")]
+    search = line.partition("To find K: ")[2].partition(", then add start_from=search")[0].split()
+    assert "at K = 0." in line and search[:4] == ["python", "run.py", "with", "dvp_search_bert_vqa"]
+    typed = ex.check_command_line(None, search[3:])
+    assert typed["use_adapter"] is True and not {"learning_rate", "max_steps"} & typed.keys()
+    (tmp_path / "k.json").write_text('{"insert_layer": 0}', encoding="utf-8")
+    command("with", "dvp_search_bert_vqa", **settings)
+    command("with", BERT, **settings, insert_layer=0)
+    command("with", BERT, str(tmp_path / "k.json"), **settings)
+    assert "No insert_layer" not in capsys.readouterr().err
+
+
+def test_a_checkpoint_tells_the_layer(command, tiny, checkpoint, capsys) -> None:
+    settings = tiny(BERT, fast_dev_run=True, load_path=checkpoint(BERT))
+    command("with", BERT, **settings, insert_layer=1)
+    command("with", BERT, **settings, test_only=True)
+    assert "No insert_layer" not in capsys.readouterr().err
+
+
 def test_a_command_names_what_it_does_not_read(command, capsys, tmp_path: Path) -> None:
     with pytest.raises(SystemExit):
         command("score", "with", "predictions=a", "num_gpus=0")
