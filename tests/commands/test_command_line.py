@@ -300,10 +300,9 @@ def test_a_layer_that_nobody_has_chosen_is_said_with_the_way_to_one(command, tin
     assert "No insert_layer" not in capsys.readouterr().err
 
 
-def test_a_checkpoint_tells_the_layer(command, tiny, checkpoint, capsys) -> None:
-    settings = tiny(BERT, fast_dev_run=True, load_path=checkpoint(BERT))
-    command("with", BERT, **settings, insert_layer=1)
-    command("with", BERT, **settings, test_only=True)
+@pytest.mark.parametrize("settings", [{"test_only": True}, {"insert_layer": 1, "fast_dev_run": True}])
+def test_of_a_checkpoint_no_layer_is_asked_for(settings: dict, command, tiny, checkpoint, capsys) -> None:
+    command("with", BERT, **tiny(BERT, load_path=checkpoint(BERT)) | settings)
     assert "No insert_layer" not in capsys.readouterr().err
 
 
@@ -323,7 +322,12 @@ def test_what_is_idle_are_settings() -> None:
 EARLY = {
     "no world": ({"data_root": "./datasets/shapes"}, "python run.py shapes"),
     "no folder": ({"data_root": "nowhere"}, "data_root='nowhere' is not a folder"),
-    "no table": ({"data_root": "empty"}, "vqav2_train.arrow is missing"),
+    "no table": ({"data_root": "empty"}, "convert with datasets=vqa`, see DATA.md"),
+    "no table of one's own": (
+        {"datasets": "custom"},
+        "custom_train.arrow is missing (data has no table of custom): make it with `python run.py convert with "
+        "datasets=custom`, see docs/own_data.md.",
+    ),
     "no layer": ({"insert_layer": 9}, "has layers 0 to 3"),
     "no GPU": ({"num_gpus": 64, "batch_size": 4096}, "this machine has"),
     "no GPU, and nothing of what fits on one": ({"num_gpus": 64, "per_gpu_batchsize": 0}, "this machine has"),
@@ -336,6 +340,7 @@ EARLY = {
     ),
     "a folder of runs to test": ({"load_path": "runs", "test_only": True}, "is a folder of 1 checkpoint(s)"),
     "no tokenizer": ({"tokenizer": "./nowhere"}, "tokenizer=./nowhere"),
+    "no network": ({"tokenizer": "bert-base-nowhere"}, "or put `shapes` behind the experiment: a tiny BERT is here."),
     "no encoder": ({"clip_model": "./nowhere"}, "clip_model=./nowhere"),
     "another size": ({"image_size": 32}, "takes 60 pixels"),
     "another model": ({"language_model": "T5", "tokenizer": SHAPES_MODELS / "bert"}, "holds a BERT model"),
@@ -372,6 +377,17 @@ def test_what_is_not_there_is_missed_before_torch_is_imported(fault: str, tmp_pa
     assert hint in ended.stderr and len(ended.stderr.strip().splitlines()) == 1
     assert sorted(tmp_path.rglob("*")) == before
     assert time.perf_counter() - start < 20  # about 0.3 s where nothing else runs
+
+
+@pytest.mark.parametrize("command", ["encode", "doctor"])
+def test_a_hub_that_is_not_reached_is_asked_once(command: str, data_root: str, free_port: int) -> None:
+    hub = {"HF_ENDPOINT": f"http://127.0.0.1:{free_port}", "HF_HUB_OFFLINE": "0"}
+    words = [command, "with", BERT, "shapes", f"data_root={data_root}", "tokenizer=bert-base-nowhere"]
+    asked = [sys.executable, "run.py", *words]
+    ended = subprocess.run(asked, cwd=ROOT, env=os.environ | hub, capture_output=True, text=True)
+    said = ended.stdout + ended.stderr
+    assert ended.returncode == 1 and said.count(f"{hub['HF_ENDPOINT']} cannot be reached to fetch it") == 1
+    assert len(ended.stderr.strip().splitlines()) == 1  # no word of trying again
 
 
 def test_a_start_that_fails_late_leaves_no_record(refused, command, tiny, tmp_path: Path) -> None:
