@@ -191,6 +191,11 @@ def test_what_differs_from_its_default_is_marked_without_colours_too(command, ca
     assert [line.split()[0] for line in lines if not line.startswith("*")] == sorted(ex.settings.keys() - marked)
 
 
+def test_the_tokenizer_is_shown_where_it_lies(command, capsys: pytest.CaptureFixture) -> None:
+    command("print_config", "with", "dvp_search_t5_gqa", "shapes")
+    assert f"* tokenizer = '{SHAPES_MODELS / 't5'}'" in capsys.readouterr().out
+
+
 # Saved settings
 
 
