@@ -30,7 +30,7 @@ TOPICS = {
     "The command line and settings": ("dvp/config/", "dvp/commands/", "dvp/build.py", "dvp/compressor.py", "dvp/kinds"),
     "Language models and image encoders": ("dvp/backbones/", "dvp/encoders/", "clip/"),
     "Converting raw data": ("dvp/prepare/",),
-    "Tables and pictures": ("dvp/data/", "dvp/images.py", "dvp/manifest/", "dvp/scienceqa/"),
+    "Tables and pictures": ("dvp/data/", "dvp/images.py", "dvp/manifest/", "dvp/scienceqa/", "dvp/tasks.py"),
     "Checkpoints, devices and going on": ("dvp/checkpoints/", "dvp/files.py", "dvp/runs/"),
     "Search and sweep": ("dvp/search/", "dvp/sweep/"),
     "Asking a checkpoint": ("dvp/answering/", "dvp/page/"),

@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dvp.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -134,6 +137,7 @@ class Task:
     pick: str  # the split that rewards the search and picks the checkpoint
     published_pick: tuple[str, ...]  # what the published code used for both
     metric: str
+    guide: str = "DATA.md"  # the document that says what its tables are made of
     may_lack: str | None = None  # a split of validate; where its table is missing, training images take its place
     targets: Callable[[list, list, int], Tensor] = class_targets
     loss: Callable[[Tensor, Tensor], Tensor] = class_loss
@@ -230,6 +234,7 @@ TASKS = {
         pick="val",
         published_pick=("val",),
         metric="accuracy",  # of several annotators' answers, VQA's soft one
+        guide="docs/own_data.md",
         may_lack="val",
         targets=soft_targets,
         loss=shared_loss,
@@ -255,3 +260,14 @@ TASKS = {
         rate_rows=256,
     ),
 }
+
+
+def require_table(path: Path, files: str) -> None:
+    """Raise UserError where a table of the task of these `files` is not there, with those that are."""
+    if not path.is_file():
+        name, task = next((name, task) for name, task in TASKS.items() if task.files == files)
+        have = ", ".join(sorted(found.name for found in path.parent.glob(f"{files}_*.arrow"))) or f"no table of {name}"
+        raise UserError(
+            f"{path} is missing ({path.parent} has {have}): make it with `python run.py convert with datasets={name}`, "
+            f"see {task.guide}."
+        )

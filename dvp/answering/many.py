@@ -60,6 +60,8 @@ def _answer_file(answering: Answering, source: Path, to: Path | None, *, top: in
             if len(waiting) == batch_size:
                 _answer(answering, waiting, top, out, bar)
         _answer(answering, waiting, top, out, bar)
+    if to:
+        print(f"{len(lines) - len(bad)} of {len(lines)} questions are answered, {len(bad)} refused: {to}")
     if bad:
         named = ", ".join(map(str, bad[:SHOWN])) + (", ..." if len(bad) > SHOWN else "")
         raise UserError(

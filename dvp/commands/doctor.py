@@ -116,16 +116,17 @@ def _look_at_checkpoints(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield from ()
 
 
+_look_at_names = _early(check_language_model)  # by which what needs the language model is not asked for it again
 LOOKS: dict[str, Look] = {
     "packages": look_at_packages,
     "settings": _look_at_settings,
     "devices": _look_at_devices,
     "launcher": _look_at_launcher,
     "tables": _late("tables", "look_at_tables", _early(check_data_root)),
-    "language model": _late("models", "look_at_language_model", _early(check_language_model)),
+    "language model": _late("models", "look_at_language_model", _look_at_names),
     "image encoder": _late("models", "look_at_image_encoder", _early(check_image_encoder, "clip_model", "image_size")),
     "checkpoint": _late("models", "look_at_checkpoint", _look_at_checkpoints),
-    "layers": _late("models", "look_at_layers"),
-    "disk": _late("room", "look_at_disk"),
-    "memory": _late("room", "look_at_memory"),
+    "layers": _late("models", "look_at_layers", _look_at_names),
+    "disk": _late("room", "look_at_disk", _look_at_names),
+    "memory": _late("room", "look_at_memory", _look_at_names),
 }

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dvp.config import SHAPES
+from dvp.config import SHAPES, SHAPES_MODELS
 from dvp.config.rules import PEFT
 from dvp.encoders import read_folder, require_size
 from dvp.errors import UserError
@@ -14,7 +14,8 @@ from dvp.families import family_named, layers_in, require_family
 from dvp.files import EXPORTED, RESUME_WORDS, description_name, read_description, read_json
 from dvp.manifest import finish
 from dvp.runs.folder import RANKS
-from dvp.tasks import TASKS
+from dvp.runs.reach import is_nowhere, require_reach
+from dvp.tasks import TASKS, require_table
 
 
 def check_start(config: dict[str, Any]) -> None:
@@ -30,10 +31,7 @@ def check_data(config: dict[str, Any]) -> None:
     """Raise UserError where the tables that the configured task surely reads are not all there."""
     check_data_root(config)
     for path in missing_tables(config):
-        have = ", ".join(sorted(found.name for found in path.parent.glob("*.arrow"))) or "no Arrow file"
-        raise UserError(
-            f"{path} is missing ({path.parent} has {have}): make it with `python run.py convert`, see DATA.md."
-        )
+        require_table(path, TASKS[config["datasets"]].files)
 
 
 def check_data_root(config: dict[str, Any]) -> None:
@@ -43,7 +41,7 @@ def check_data_root(config: dict[str, Any]) -> None:
         way = (
             "draw the embedded world first, with `python run.py shapes`"
             if data_root == SHAPES["data_root"]
-            else "give the folder with the Arrow files, see DATA.md"
+            else f"give the folder with the Arrow files, see {TASKS[config['datasets']].guide}"
         )
         raise UserError(f"data_root={data_root!r} is not a folder: {way}.")
     finish(Path(data_root), TASKS[config["datasets"]].files)
@@ -141,9 +139,14 @@ def _gpus_at_most() -> int | None:
 
 
 def check_language_model(config: dict[str, Any]) -> None:
-    """Raise UserError where config.json in the folder tells of another model, or of too few layers or positions."""
-    folder = config["tokenizer"]
+    """Raise UserError where config.json in the folder tells of another model, or of too few layers or positions.
+
+    And where there is neither a folder nor a way to fetch it.
+    """
+    folder, family = config["tokenizer"], config["language_model"]
     _check_place("tokenizer", folder)
+    small = (SHAPES_MODELS / family.lower()).is_dir()
+    require_reach(folder, f", or put `shapes` behind the experiment: a tiny {family} is here" if small else "")
     model = _read_model(folder)
     if not model or "model_type" not in model:
         return
@@ -188,8 +191,7 @@ def _read_model(folder: str) -> dict[str, Any] | None:
 
 def _check_place(key: str, place: str) -> None:
     """Raise UserError for a path, not a name on a hub, where nothing is."""
-    is_path = place.startswith((".", "/", "~")) or place.count("/") > 1
-    if is_path and not Path(place).expanduser().exists():
+    if is_nowhere(place):
         raise UserError(f"{key}={place}: there is nothing; give a file or folder that is there, or a name.")
 
 

@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from logging import Logger
 from pathlib import Path
@@ -13,10 +13,11 @@ from sacred.run import Run
 
 from dvp.commands.early import check_checkpoint, check_devices, check_launcher, check_start, on_cpu_without_gpus
 from dvp.commands.idle import idle, unread
-from dvp.config import check, check_values, ex, one_task, settle
+from dvp.commands.next import no_layer_given
+from dvp.config import check, check_values, ex, is_saved, one_task, read_saved, settle
 from dvp.encoders import read_folder
 from dvp.errors import UserError
-from dvp.files import is_published, read_description, require_writable
+from dvp.files import RESUME_WORDS, is_published, read_description, require_writable
 from dvp.runs.compiled import place_compiled
 from dvp.runs.folder import is_first_process
 from dvp.runs.told import PLACES, refuse_other_settings, settings_told
@@ -110,7 +111,8 @@ def before_a_run(config: dict[str, Any], command_name: str, logger: Logger) -> d
 def say_what_is_idle(_run: Run, _config: dict[str, Any]) -> None:
     """Say on rank 0 which typed settings do nothing; refuse those that the checkpoint to test does not agree with.
 
-    And GPUs that are typed and not there; where none is typed, the CPU answers without them, and this is said.
+    And GPUs that are typed and not there; where none is typed, the CPU answers without them, and this is said. And that
+    K is the default's, where nobody has chosen it.
     """
     typed, command_name = _run.meta_info.get("config_updates", {}), _run.main_function.__name__
     main = command_name == "main"
@@ -126,6 +128,17 @@ def say_what_is_idle(_run: Run, _config: dict[str, Any]) -> None:
         check_start(checked)
     for key, why in found if is_first_process() else ():
         print(f"{key}={typed[key]} has no effect: {why}.", file=sys.stderr)
+    named = _run.meta_info["named_configs"]
+    if main and is_first_process() and _chose_no_layer(_config, named, typed):
+        print(no_layer_given(check(_config), named, typed), file=sys.stderr)
+
+
+def _chose_no_layer(config: dict[str, Any], named: Sequence[str], typed: dict[str, Any]) -> bool:
+    """Whether a training begins at a layer that neither the command line nor a file nor a checkpoint has given."""
+    given = [typed, *(read_saved(word) for word in named if is_saved(word))]
+    begins = not config["load_path"] and config["resume_from"] in (None, "", *RESUME_WORDS)
+    trains = not config["search_stage"] and not config["test_only"]
+    return trains and begins and not config["start_from"] and not any("insert_layer" in source for source in given)
 
 
 def _answers(command_name: str, config: dict[str, Any]) -> bool:

@@ -61,6 +61,14 @@ def _after_search(
     return "Next:", command(words, kept | {"start_from": "search"})
 
 
+def no_layer_given(config: dict[str, Any], named: Sequence[str], typed: dict[str, Any]) -> str:
+    """What to know before a training at the default layer, which nobody has chosen: the command that finds K."""
+    kept = {key: value for key, value in typed.items() if key not in OWN}
+    search = command([search_of(config), *(word for word in named if word not in NAMED)], kept)
+    given = f"No insert_layer is given, so it trains at K = {config['insert_layer']}."
+    return f"{given} To find K: {search}, then add start_from=search here."
+
+
 def after_conversion(task: str, data_root: str) -> str:
     """Where the tables of a task lie now, and the command that searches K on them."""
     search = search_of({"datasets": task, "language_model": "BERT"})

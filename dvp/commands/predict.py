@@ -102,11 +102,14 @@ def _answer_one(answering: Any, asked: dict[str, Any], top: int, as_json: bool, 
         picture = prepared.asked.picture
         seen = answering.seen(picture) if picture else (0, 0, 0, 0)
         page = draw_heatmap(picture, answer.attention, seen, answering.prefix_tokens)
+        if not Path(heatmap).absolute().parent.is_dir():
+            print(f"The folder {Path(heatmap).parent} is made for the heat map.", file=sys.stderr)
         write_whole(Path(heatmap), lambda place: page.save(place, "PNG"))
     for note in answer.notes:
         print(f"{note[0].upper()}{note[1:]}.", file=sys.stderr)
     if as_json:
-        print(json.dumps(answer.as_dict(), ensure_ascii=False))
+        drawn = {"heatmap": heatmap} if heatmap else {}
+        print(json.dumps(answer.as_dict() | drawn, ensure_ascii=False))
         return
     width = max(len(candidate.text) for candidate in answer.candidates)
     print(asked["question"])

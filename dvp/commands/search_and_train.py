@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dvp.commands.early import missing_tables
 from dvp.commands.idle import idle
 from dvp.commands.main import carry_out
-from dvp.config import NAMED, check, ex, settle
-from dvp.config.saved import is_saved, read_saved
+from dvp.config import NAMED, check, ex, is_saved, read_saved, settle
 from dvp.errors import UserError
 from dvp.files import RESUME_WORDS
 from dvp.runs.folder import is_first_process

@@ -3,15 +3,15 @@
 from colorama import Fore, Style
 
 from dvp.commands.next import after_conversion
-from dvp.config import SHAPES, check, ex, one_task
+from dvp.config import SHAPES, check, ex, fill, one_task
 
 
 @ex.command(unobserved=True)
 def print_config(_run):
     """Print every setting with its value and its meaning, and mark with a * what differs from its default."""
-    defaults = ex.settings
+    defaults, placed = ex.settings, {"tokenizer": fill(_run.config)["tokenizer"]}
     print(f"Settings ({Fore.BLUE}* differs from its default{Style.RESET_ALL}):")
-    for key, value in sorted(_run.config.items()):
+    for key, value in sorted((_run.config | placed).items()):
         mark, colour = ("*", Fore.BLUE) if value != defaults[key] else (" ", "")
         told = f"{Style.DIM}# {defaults.docs[key]}{Style.RESET_ALL}"
         print(f"{colour}{mark} {f'{key} = {value!r}':35}  {told}")

@@ -39,8 +39,10 @@ __all__ = [
     "contradictions",
     "ex",
     "fill",
+    "is_saved",
     "one_task",
     "passes_of",
+    "read_saved",
     "settle",
 ]
 

@@ -3,18 +3,21 @@
 import ast
 import difflib
 import logging
+import re
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from colorama import colorama_text
 from sacred import Experiment
+from sacred.arg_parser import printable_usage
 from sacred.utils import ensure_wellformed_argv
 
 from dvp.config.help import BEGIN, help_for
-from dvp.config.rules import TEXTS, check_value
+from dvp.config.rules import SENTENCES, TEXTS, check_value
 from dvp.config.saved import is_saved, read_saved
 from dvp.config.unread import ends_where_unread
 from dvp.errors import Stopped, UserError, end_with
@@ -22,6 +25,7 @@ from dvp.errors import Stopped, UserError, end_with
 # What Sacred says of settings that may be of several types, beside a sentence, and of runs that are not written down
 NOISE = ("Changed type of config entry", "Failed after", "Aborted after", "No observers have been added")
 LAST = "shapes"  # the named config that makes any experiment small, and so goes last
+TELL = ("datasets", "load_path", "test_only")  # settings that say in an experiment's place what is done
 
 
 class CommandLine(Experiment):
@@ -34,6 +38,7 @@ class CommandLine(Experiment):
         self.logger.propagate = False
         self.logger.handlers = [handler := logging.StreamHandler()]
         handler.addFilter(lambda record: not str(record.msg).startswith(NOISE))
+        self.doc = BEGIN
 
     words: Sequence[str] | None = None  # what was typed, with the program
 
@@ -50,14 +55,20 @@ class CommandLine(Experiment):
             print(BEGIN, file=sys.stderr)
             sys.exit(1)
         try:
-            if words[0] == "help":
-                print(help_for(self, words[1:]))
+            if words[0] == "help" or words[1:] in (["-h"], ["--help"]):  # of a command, which Sacred would not read
+                print(help_for(self, words[1:] if words[0] == "help" else words[:1]))
                 sys.exit(0)
             self.check_command_line(*self._in_place(words))
         except UserError as error:
             end_with(error)
         with colorama_text():  # it takes colour codes out of what goes to no terminal
             return super().run_commandline([program, *map(_quote, words)])
+
+    def get_usage(self, program_name: str | None = None) -> tuple[str, str, str]:
+        """How it is used: in short, in full, and in full as Sacred reads it, which holds no name of two words."""
+        *_, internal = super().get_usage(program_name)
+        shown = re.sub("^  dummy", "  python run.py", internal, flags=re.MULTILINE)
+        return printable_usage(shown), shown, internal
 
     @ends_where_unread()
     def run(self, *args: Any, **options: Any) -> Any:
@@ -87,7 +98,7 @@ class CommandLine(Experiment):
             self._require("command", command)
         _refuse_spaces(words)
         updates: dict[str, Any] = {}
-        for word in words:
+        for before, word in pairwise(["", *words]):
             key, equals, value = map(str.strip, word.partition("="))
             if equals:
                 self._require("setting", key)
@@ -96,8 +107,10 @@ class CommandLine(Experiment):
             elif is_saved(word):
                 read_saved(word)
             else:
-                self._require("experiment", word)
+                self._require("experiment", word, before)
         self._refuse_order(words)
+        if words and command in (None, "main"):
+            self._require_experiment(words, updates)
         return updates
 
     def _in_place(self, words: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -138,8 +151,11 @@ class CommandLine(Experiment):
             else:
                 values = bool(flags.get(word))
 
-    def _require(self, kind: str, word: str) -> None:
-        """Raise UserError, with what may be meant, where there is no command, setting or experiment of this name."""
+    def _require(self, kind: str, word: str, before: str = "") -> None:
+        """Raise UserError, with what may be meant, where there is no command, setting or experiment of this name.
+
+        before: the word that stands there, of which this one may be a part.
+        """
         choices = {"command": self.commands, "setting": self.settings, "experiment": self.named_configs}[kind]
         if word in choices:
             if kind == "experiment" and Path(word).is_file():
@@ -147,7 +163,10 @@ class CommandLine(Experiment):
             return
         experiments = [name for name in self.named_configs if word.lower() in name]
         parts = [name for name in choices if word.lower() in name]
-        if kind == "experiment" and word in self.settings:
+        key, _, begun = before.partition("=")
+        if key in SENTENCES and " " not in begun:
+            hint = f'put quotes around a text of several words, as in {key}="{begun} {word} ...".'
+        elif kind == "experiment" and word in self.settings:
             hint = f"it is a setting, write {word}=<value>."
         elif kind == "experiment" and word in self.commands:
             hint = f"it is a command, write it before `with`: python run.py {word} with ..."
@@ -161,6 +180,16 @@ class CommandLine(Experiment):
             hint = "`python run.py help` lists what there is."
         raise UserError(f"There is no {kind} {word!r}: {hint}")
 
+    def _require_experiment(self, words: Sequence[str], updates: Mapping[str, Any]) -> None:
+        """Raise UserError where neither an experiment nor a file nor a setting says what is trained."""
+        experiments = [name for name in self.named_configs if name != LAST]
+        if not any(word in experiments or is_saved(word) for word in words) and not any(key in updates for key in TELL):
+            whole = shlex.join(_in_order([experiments[0], *words]))
+            raise UserError(
+                f"No experiment is given: name one, as in `python run.py with {whole}`, or datasets=<task> for a "
+                "training at the defaults (`python run.py help` lists them)."
+            )
+
     def _refuse_order(self, words: Sequence[str]) -> None:
         """Raise UserError for two experiments, and for one that would take back what `shapes` says."""
         named = [word for word in words if word in self.named_configs]
@@ -172,7 +201,8 @@ class CommandLine(Experiment):
 
 
 def _in_order(words: Sequence[str]) -> list[str]:
-    return sorted(words, key=lambda word: word == LAST)
+    """Experiments and files, then `shapes`, then settings."""
+    return sorted(words, key=lambda word: ("=" in word, word == LAST))
 
 
 def _refuse_spaces(words: Sequence[str]) -> None:

@@ -176,6 +176,7 @@ RULES: dict[str, Rule] = {
 
 # Settings that are words, not values: raw_root=2014 is a folder.
 TEXTS = frozenset(key for key, rule in RULES.items() if rule in (_NAME, _PATH, _ANY_PATH, _NO_PATH, _TEXT))
+SENTENCES = frozenset(key for key, rule in RULES.items() if rule is _TEXT)  # of several words, mostly
 
 
 def check_value(key: str, value: Any, source: str = "") -> None:

@@ -16,7 +16,7 @@ from dvp.errors import UserError
 from dvp.evaluation.answers import normalise_answer
 from dvp.images import open_image
 from dvp.manifest import read_manifest
-from dvp.tasks import Task
+from dvp.tasks import Task, require_table
 
 IDS = ("image_id", "identifier", "question_id")  # the first that a table has names its pictures
 
@@ -60,7 +60,7 @@ def open_table(
     if not data_root or not path.parent.is_dir():
         raise UserError(f"data_root={data_root!r} is not a folder: give the folder with the Arrow files, see DATA.md.")
     manifest = read_manifest(data_root, files)
-    require_table(path)
+    require_table(path, files)
     if manifest:
         manifest.check(path)
     try:
@@ -77,15 +77,6 @@ def open_table(
             "the raw data again."
         )
     return table
-
-
-def require_table(path: Path) -> None:
-    """Raise UserError where no table is, with those that lie there."""
-    if not path.is_file():
-        have = ", ".join(sorted(found.name for found in path.parent.glob("*.arrow"))) or "no Arrow file"
-        raise UserError(
-            f"{path} is missing ({path.parent} has {have}): make it with `python run.py convert`, see DATA.md."
-        )
 
 
 def table_path(data_root: str, files: str, split: str) -> Path:

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from dvp.data.arrow import Table, check_answers, open_table, place_of, read_answers, require_table, table_path
+from dvp.data.arrow import Table, check_answers, open_table, place_of, read_answers, table_path
 from dvp.data.leaks import refuse_shared_questions, shared_pictures
 from dvp.errors import UserError
 from dvp.images import traits
 from dvp.manifest import Manifest, image_hash, read_manifest
-from dvp.tasks import Task
+from dvp.tasks import Task, require_table
 
 SHOWN = 5  # bad pictures of a table that are told one by one
 
@@ -44,7 +44,7 @@ def check_tables(
     lacking = [split for split in needed if split not in there and split != task.may_lack]
     faults = []
     for path in (table_path(data_root, task.files, split) for split in lacking):
-        faults += _faults(lambda path=path: require_table(path))[1]
+        faults += _faults(lambda path=path: require_table(path, task.files))[1]
     try:
         manifest = read_manifest(data_root, task.files)
     except UserError as error:

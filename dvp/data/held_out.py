@@ -26,7 +26,8 @@ def open_splits(
     whole = tables[train]
     rows = dict(zip((train, lacking), split_off(len(whole), SHARE, seed), strict=True))
     if not len(rows[train]):
-        raise UserError(f"{path} is missing, and {task.files}_{train}.arrow has too few images: make it, see DATA.md.")
+        few = f"{task.files}_{train}.arrow has too few images"
+        raise UserError(f"{path} is missing, and {few}: make it, see {task.guide}.")
     share = f"{len(rows[lacking])} of the {len(whole)} images of {task.files}_{train}.arrow ({SHARE:.0%})"
     print(f"{path} is missing: {share}, chosen by seed={seed}, take its place and are not trained on.")
     return tables | {split: Table(whole.path, whole.columns, part) for split, part in rows.items()}

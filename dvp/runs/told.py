@@ -6,6 +6,7 @@ from typing import Any
 
 from dvp.errors import UserError
 from dvp.files import EXPORTED, description_name, read_description
+from dvp.runs.reach import is_nowhere, is_path, require_reach
 
 # What the checkpoint's function is: typed otherwise, a run is refused.
 AGREED = (
@@ -40,14 +41,17 @@ def settings_told(path: str, on_gpu: bool) -> dict[str, Any]:
 
 
 def require_base(path: str, config: Mapping[str, Any]) -> None:
-    """Raise UserError where a folder of base weights, which the checkpoint or a setting names, is not there.
+    """Raise UserError, with all that is not there, where base weights that the checkpoint or a setting names are not.
 
     And where its tokenizer has another vocabulary than the one that an exported checkpoint brings along.
     """
-    for key in PLACES:
-        place = str(config[key])
-        if (place.startswith((".", "/", "~")) or place.count("/") > 1) and not Path(place).expanduser().exists():
-            raise UserError(f"{path} needs {key}={place}, where nothing is: say with {key}= where it lies now.")
+    missing = {key: str(config[key]) for key in PLACES if is_nowhere(str(config[key]))}
+    if missing:
+        places = " and ".join(f"{key}={place}" for key, place in missing.items())
+        keys = " and ".join(f"{key}=" for key in missing)
+        raise UserError(f"{path} needs {places}, where nothing is: say with {keys} where that lies now.")
+    if Path(path).is_dir():
+        require_reach(str(config["tokenizer"]))
     for name in VOCABULARIES if description_name(Path(path)) == EXPORTED else ():
         there, here = Path(path) / name, Path(str(config["tokenizer"])).expanduser() / name
         if there.is_file() and here.is_file() and there.read_bytes() != here.read_bytes():
@@ -59,8 +63,7 @@ def require_base(path: str, config: Mapping[str, Any]) -> None:
 def place_named(place: str) -> str:
     """What to call the place of a base elsewhere: a hub name as it is, a folder or file by its own name alone."""
     path = Path(place).expanduser()
-    local = path.exists() or place.startswith((".", "/", "~")) or place.count("/") > 1
-    return f"./{path.resolve().name}" if local else place
+    return f"./{path.resolve().name}" if path.exists() or is_path(place) else place
 
 
 def refuse_other_settings(path: str, told: Mapping[str, Any], config: Mapping[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """The heat map shows the weights that were used, where they lie in the picture."""
 
 import io
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,12 @@ def test_the_command_draws_it(checkpoint, command, tmp_path: Path, capsys) -> No
     with Image.open(io.BytesIO((tmp_path / "out.png").read_bytes())) as page:
         assert page.format == "PNG" and page.width > 4 * PANEL  # the picture, the mean, and 4 heads
     assert "out.png" in capsys.readouterr().out
+    there = tmp_path / "new" / "out.png"
+    options = {"load_path": checkpoint("dvp_adaption_bert_vqa"), "heatmap": there, "json": True}
+    command("predict", "with", **options, **asked)
+    said = capsys.readouterr()
+    assert json.loads(said.out)["heatmap"] == str(there) and there.is_file()
+    assert f"The folder {there.parent} is made" in said.err
 
 
 def test_there_is_none_of_a_blind_model(checkpoint, refused, tmp_path: Path) -> None:

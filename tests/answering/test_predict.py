@@ -88,11 +88,16 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("per_gpu_batchsize", [1, 2, 32])
 def test_bad_lines_are_reported_and_the_others_answered(
-    per_gpu_batchsize: int, asked: Path, checkpoint, refused, tmp_path
+    per_gpu_batchsize: int, asked: Path, checkpoint, command, capsys, tmp_path
 ) -> None:
     to = tmp_path / "answers.jsonl"
     options = {"ask_from": asked, "to": to, "per_gpu_batchsize": per_gpu_batchsize}
-    error = refused("predict", "with", load_path=checkpoint(BERT), **options)
+    last = checkpoint(BERT)
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        command("predict", "with", load_path=last, **options)
+    said, error = capsys.readouterr()
+    assert said == f"3 of 6 questions are answered, 3 refused: {to}\n"
     for number, what in ((3, "broken.png is truncated or no picture"), (4, "no JSON"), (6, "question is empty")):
         assert [line for line in error.splitlines() if f"asked.jsonl, line {number}: " in line and what in line]
     assert "3 of 6 lines" in error and "(3, 4, 6)" in error

@@ -53,7 +53,12 @@ def run_here(*words: Any, cwd: Path = ROOT) -> subprocess.CompletedProcess:
         ("convert datasets=vqa", "python run.py convert with datasets=vqa"),
         ("shapes dvp_search_bert_vqa", "python run.py with dvp_search_bert_vqa shapes"),
         ("with dvp_search_bert_vqa dvp_adaption_bert_vqa shapes", "both given"),
-        ("with shapes dvp_search_bert_vqa seed=1", "python run.py with dvp_search_bert_vqa seed=1 shapes"),
+        ("with shapes dvp_search_bert_vqa seed=1", "python run.py with dvp_search_bert_vqa shapes seed=1"),
+        ("dvp_search_bert_vqa max_steps=2 shapes", "python run.py with dvp_search_bert_vqa shapes max_steps=2"),
+        ("with shapes max_steps=2", "as in `python run.py with dvp_search_bert_vqa shapes max_steps=2`"),
+        ("main with max_steps=2", "No experiment is given: name one"),
+        ("predict with load_path=a question=What is it?", 'as in question="What is ..."'),
+        ("predict with image=a.jpg shaps", "did you mean shapes?"),
         ("with dvp_search_bert_vqa nowhere.json", "nowhere.json cannot be read"),
         ("with dvp_search_bert_vqa seed={[]:1}", "is no value"),
         ("help lerning_rate", "did you mean learning_rate"),
@@ -93,6 +98,30 @@ def test_the_command_that_a_hint_names_is_taken(refused: Callable[..., str]) -> 
     for line in ("shapes dvp_search_bert_vqa seed=1", "with shapes seed=1 dvp_search_bert_vqa"):
         words = refused(*line.split()).strip().split("python run.py with ")[1].split()
         assert ex.check_command_line(None, words) == {"seed": 1}
+
+
+@pytest.mark.parametrize("words", [["datasets=vqa"], ["test_only=True"], ["load_path=a"], ["a.json"], [BERT]])
+def test_what_says_what_is_trained_stands_for_an_experiment(words: list[str], tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.json").write_text('{"seed": 1}', encoding="utf-8")
+    ex.check_command_line(None, words)
+    ex.check_command_line("encode", ["shapes"])  # which trains nothing
+
+
+def test_a_text_in_quotes_takes_nothing_of_what_follows(refused: Callable[..., str]) -> None:
+    assert "did you mean shapes?" in refused("predict", "with", "question=What is it?", "shaps")
+
+
+def test_the_usage_is_what_is_typed(command, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        command("--help")
+    printed = capsys.readouterr().out
+    assert printed.startswith("Usage:\n  python run.py [(with UPDATE...)] [options]\n") and BEGIN in printed
+    assert "--loglevel=VALUE" in printed and "dummy" not in printed
+    for words in (["score", "--help"], ["help", "score"]):
+        with pytest.raises(SystemExit) as ended:
+            command(*words)
+        assert (ended.value.code, capsys.readouterr().out.splitlines()[0]) == (0, "python run.py score")
 
 
 def test_options_of_sacred_and_their_values_are_no_settings(command, capsys: pytest.CaptureFixture) -> None:
@@ -160,6 +189,11 @@ def test_what_differs_from_its_default_is_marked_without_colours_too(command, ca
     (seed,) = [line for line in lines if "seed = " in line]
     assert seed.startswith("* seed = 3 ") and "# of weights, order" in seed
     assert [line.split()[0] for line in lines if not line.startswith("*")] == sorted(ex.settings.keys() - marked)
+
+
+def test_the_tokenizer_is_shown_where_it_lies(command, capsys: pytest.CaptureFixture) -> None:
+    command("print_config", "with", "dvp_search_t5_gqa", "shapes")
+    assert f"* tokenizer = '{SHAPES_MODELS / 't5'}'" in capsys.readouterr().out
 
 
 # Saved settings
@@ -257,6 +291,27 @@ def test_a_setting_that_does_nothing_is_named(experiment: str, idle: dict, of_us
     assert {line.partition("=")[0] for line in lines} == set(idle)
 
 
+def test_a_layer_that_nobody_has_chosen_is_said_with_the_way_to_one(command, tiny, capsys, tmp_path) -> None:
+    settings = tiny(BERT, fast_dev_run=True, use_adapter=True, learning_rate=1e-4)
+    command("with", BERT, **settings)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("No insert_layer")]
+    search = line.partition("To find K: ")[2].partition(", then add start_from=search")[0].split()
+    assert "at K = 0." in line and search[:4] == ["python", "run.py", "with", "dvp_search_bert_vqa"]
+    typed = ex.check_command_line(None, search[3:])
+    assert typed["use_adapter"] is True and not {"learning_rate", "max_steps"} & typed.keys()
+    (tmp_path / "k.json").write_text('{"insert_layer": 0}', encoding="utf-8")
+    command("with", "dvp_search_bert_vqa", **settings)
+    command("with", BERT, **settings, insert_layer=0)
+    command("with", BERT, str(tmp_path / "k.json"), **settings)
+    assert "No insert_layer" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("settings", [{"test_only": True}, {"insert_layer": 1, "fast_dev_run": True}])
+def test_of_a_checkpoint_no_layer_is_asked_for(settings: dict, command, tiny, checkpoint, capsys) -> None:
+    command("with", BERT, **tiny(BERT, load_path=checkpoint(BERT)) | settings)
+    assert "No insert_layer" not in capsys.readouterr().err
+
+
 def test_a_command_names_what_it_does_not_read(command, capsys, tmp_path: Path) -> None:
     with pytest.raises(SystemExit):
         command("score", "with", "predictions=a", "num_gpus=0")
@@ -273,7 +328,12 @@ def test_what_is_idle_are_settings() -> None:
 EARLY = {
     "no world": ({"data_root": "./datasets/shapes"}, "python run.py shapes"),
     "no folder": ({"data_root": "nowhere"}, "data_root='nowhere' is not a folder"),
-    "no table": ({"data_root": "empty"}, "vqav2_train.arrow is missing"),
+    "no table": ({"data_root": "empty"}, "convert with datasets=vqa`, see DATA.md"),
+    "no table of one's own": (
+        {"datasets": "custom"},
+        "custom_train.arrow is missing (data has no table of custom): make it with `python run.py convert with "
+        "datasets=custom`, see docs/own_data.md.",
+    ),
     "no layer": ({"insert_layer": 9}, "has layers 0 to 3"),
     "no GPU": ({"num_gpus": 64, "batch_size": 4096}, "this machine has"),
     "no GPU, and nothing of what fits on one": ({"num_gpus": 64, "per_gpu_batchsize": 0}, "this machine has"),
@@ -286,6 +346,7 @@ EARLY = {
     ),
     "a folder of runs to test": ({"load_path": "runs", "test_only": True}, "is a folder of 1 checkpoint(s)"),
     "no tokenizer": ({"tokenizer": "./nowhere"}, "tokenizer=./nowhere"),
+    "no network": ({"tokenizer": "bert-base-nowhere"}, "or put `shapes` behind the experiment: a tiny BERT is here."),
     "no encoder": ({"clip_model": "./nowhere"}, "clip_model=./nowhere"),
     "another size": ({"image_size": 32}, "takes 60 pixels"),
     "another model": ({"language_model": "T5", "tokenizer": SHAPES_MODELS / "bert"}, "holds a BERT model"),
@@ -322,6 +383,17 @@ def test_what_is_not_there_is_missed_before_torch_is_imported(fault: str, tmp_pa
     assert hint in ended.stderr and len(ended.stderr.strip().splitlines()) == 1
     assert sorted(tmp_path.rglob("*")) == before
     assert time.perf_counter() - start < 20  # about 0.3 s where nothing else runs
+
+
+@pytest.mark.parametrize("command", ["encode", "doctor"])
+def test_a_hub_that_is_not_reached_is_asked_once(command: str, data_root: str, free_port: int) -> None:
+    hub = {"HF_ENDPOINT": f"http://127.0.0.1:{free_port}", "HF_HUB_OFFLINE": "0"}
+    words = [command, "with", BERT, "shapes", f"data_root={data_root}", "tokenizer=bert-base-nowhere"]
+    asked = [sys.executable, "run.py", *words]
+    ended = subprocess.run(asked, cwd=ROOT, env=os.environ | hub, capture_output=True, text=True)
+    said = ended.stdout + ended.stderr
+    assert ended.returncode == 1 and said.count(f"{hub['HF_ENDPOINT']} cannot be reached to fetch it") == 1
+    assert len(ended.stderr.strip().splitlines()) == 1  # no word of trying again
 
 
 def test_a_start_that_fails_late_leaves_no_record(refused, command, tiny, tmp_path: Path) -> None:

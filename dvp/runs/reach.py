@@ -1,0 +1,41 @@
+"""Whether a model that a setting names can be had, asked before torch is imported and before anything is fetched."""
+
+from pathlib import Path
+
+from huggingface_hub import HfApi, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
+
+from dvp.errors import UserError
+
+PATIENCE = 10  # seconds for the hub to say that it is there
+
+
+def is_path(place: str) -> bool:
+    """Whether it is written as a path, not as a name on a hub."""
+    return place.startswith((".", "/", "~")) or place.count("/") > 1
+
+
+def is_nowhere(place: str) -> bool:
+    """Whether it is written as a path, and nothing is there."""
+    return is_path(place) and not Path(place).expanduser().exists()
+
+
+def require_reach(tokenizer: str, hint: str = "") -> None:
+    """Raise UserError for the name of a language model that is not kept here, where the hub cannot be reached.
+
+    It is asked once, where what fetches tries for half a minute. hint: what else can be done. What the hub says of a
+    name that it does not have is told by what fetches.
+    """
+    if Path(tokenizer).expanduser().exists():
+        return
+    api = HfApi()
+    try:
+        if not isinstance(try_to_load_from_cache(tokenizer, "config.json"), str):
+            api.model_info(tokenizer, timeout=PATIENCE)
+    except (HfHubHTTPError, HFValidationError):
+        return
+    except (HTTPError, ConnectionError) as error:  # the latter where HF_HUB_OFFLINE forbids it
+        raise UserError(
+            f"tokenizer={tokenizer} is no folder here, and {api.endpoint} cannot be reached to fetch it: copy its "
+            f"folder (config.json, tokenizer files, weights) here and give tokenizer=./{Path(tokenizer).name}{hint}."
+        ) from error
