@@ -17,7 +17,7 @@ PAGE = "search.html"
 POINTS = 120  # of a line
 NUMBERED, LOW = string.digits + LETTERS, 6  # what layers are called in letters, and the rows of such a chart
 SETTINGS = ("datasets", "language_model", "tokenizer", "clip_model", "use_adapter", "data_root", "batch_size",
-            "learning_rate", "image_tokens", "seed")  # fmt: skip
+            "learning_rate", "max_epoch", "max_steps", "image_tokens", "seed")  # fmt: skip
 # What later commands add to search.json, as rows of a table
 LATER = {"trained": "Trained from its weights", "swept": "Trained at every layer"}
 

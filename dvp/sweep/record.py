@@ -103,11 +103,19 @@ def rows_for_search(sweep: dict[str, Any], folder: Path) -> list[list[str]]:
     unit = UNITS[sweep["metric"]]
     rows = [[f"K = {row['layer']}, {sweep['monitor']}, {unit}", _number(row["mean"])] for row in sweep["table"]]
     search = sweep["search"]
+    rows += [["budget of each training", budget(sweep)]]
     rows += [["regret of the search", search["regret_told"]]]
     rows += [
         ["counted operations of the search, and of the sweep", f"{search['flops']:.3g}, {search['sweep_flops']:.3g}"]
     ]
     return [*rows, ["details", str(folder / "sweep.html")]]
+
+
+def budget(sweep: dict[str, Any]) -> str:
+    """How long the trainings of a sweep were, in words."""
+    least, most = (which(cell["updates"] for cell in sweep["cells"]) for which in (min, max))
+    updates = f"{most:,}" if least == most else f"{least:,} to {most:,}"
+    return f"{updates} updates of {sweep['config']['batch_size']} rows"
 
 
 def _number(value: float | None) -> str:

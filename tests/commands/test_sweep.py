@@ -111,7 +111,9 @@ def test_the_search_stands_beside_it(settings, command, capsys) -> None:
     assert "K is there" in out and "% of this sweep" in out
     kept = json.loads(path.read_text())
     assert [row[0][:5] for row in kept["swept"][:2]] == ["K = 0", "K = 1"] and kept["trace"] == found["trace"]
-    assert "Trained at every layer" in path.with_name("search.html").read_text()
+    text = path.with_name("search.html").read_text()
+    assert "Trained at every layer" in text and "<td>budget of each training</td><td>2 updates of 8 rows</td>" in text
+    assert "<td>max_steps</td><td>2</td>" in text
     (page,) = Path(settings["log_dir"]).rglob("sweep.html")
     text = page.read_text()
     assert "K is there" in text and not re.search(r"(src|href)=|url\(|<script", text) and "<svg" in text
