@@ -1,7 +1,9 @@
 """sweep: a training at every K, gone on with where it stopped, and the search beside it."""
 
 import json
+import os
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dvp.build import build
 from dvp.config import check, ex
 from dvp.module import DVPModule
+from dvp.runs.progress import duration_of
 from dvp.sweep import beside, search_flops, sweep_flops, table_lines, table_of, training_flops
 from dvp.sweep import flops as counted
 
@@ -81,6 +84,30 @@ def test_a_training_that_was_stopped_is_gone_on_with(settings, command, monkeypa
     found = sweep_in(settings)
     assert [cell["value"] for cell in found["cells"]] == [cell["value"] for cell in whole["cells"]]
     assert [cell["updates"] for cell in found["cells"]] == [4]
+
+
+def test_one_that_was_stopped_at_its_end_is_done_and_its_seconds_count(
+    settings, command, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = DVPModule.training_step
+
+    def stop_at_the_end(module: DVPModule, *args: Any) -> Any:
+        if module.trainer.global_step == 1 and not module.within_update:
+            duration_of(module.trainer).earlier = 1000.0
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(module, *args)
+
+    monkeypatch.setattr(DVPModule, "training_step", stop_at_the_end)
+    with pytest.raises(SystemExit):
+        command("sweep", "with", BERT, **settings, layers="0,1")
+    monkeypatch.setattr(DVPModule, "training_step", step)
+    assert not list(Path(settings["log_dir"]).rglob("cells"))
+    capsys.readouterr()
+    command("sweep", "with", BERT, **settings, layers="0,1")
+    out, (first, second) = capsys.readouterr().out, sweep_in(settings)["cells"]
+    assert "2 trainings, 1 of them done" in out and "1 of 2: K = 0, seed 0, which had ended and is only scored" in out
+    assert "2 of 2: K = 1, seed 0\n" in out
+    assert first["updates"] == second["updates"] == 2 and second["seconds"] < 1000 < first["seconds"]
 
 
 @pytest.mark.parametrize("experiment", ["dvp_adaption_bert_vqa", "dvp_adaption_llama_gqa", "dvp_adaption_t5_vqa"])
