@@ -108,6 +108,7 @@ def _report(config: dict[str, Any], tables: dict[str, int], folder: Path) -> Non
     from dvp.report.sweep import report_sweep
     from dvp.search import agreeing_search
     from dvp.sweep import (
+        alike,
         beside,
         read_cells,
         rows_for_search,
@@ -126,7 +127,8 @@ def _report(config: dict[str, Any], tables: dict[str, int], folder: Path) -> Non
         costs = {"flops": search_flops(then, found.record), "sweep_flops": sweep_flops(config, cells)}
         search = {"path": str(found.path)} | beside(table, cells, found.record, config["metric"]) | costs
     told = {"monitor": cells[0]["monitor"], "metric": config["metric"], "level": config["level"], "tables": tables}
-    result = told | {"table": table, "search": search, "cells": cells, "config": config}
+    told |= {"table": table, "alike": alike(table, config["metric"])}
+    result = told | {"search": search, "cells": cells, "config": config}
     write_sweep(folder / "sweep.json", result)
     report_sweep(folder, result)
     if found:

@@ -17,7 +17,7 @@ from dvp.build import build
 from dvp.config import check, ex
 from dvp.module import DVPModule
 from dvp.runs.progress import duration_of
-from dvp.sweep import beside, search_flops, sweep_flops, table_lines, table_of, training_flops
+from dvp.sweep import alike, beside, search_flops, sweep_flops, table_lines, table_of, training_flops
 from dvp.sweep import flops as counted
 
 BERT = "dvp_adaption_bert_gqa"
@@ -205,6 +205,38 @@ def test_tied_layers_are_all_named_and_an_unknown_regret_is_explained() -> None:
     sweep = {"monitor": "score", "metric": "score", "table": table, "search": found[5] | costs}
     assert "regret of K = 5: unknown, since K = 5 was not trained at (best here: 1 and 3)" in table_lines(sweep)
     assert "Best here: 1 and 3. No search" in table_lines(sweep | {"search": None})
+
+
+def test_layers_that_come_to_the_same_have_no_best_and_no_regret(
+    settings, command, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command("with", "dvp_search_bert_gqa", **settings)
+    (path,) = Path(settings["log_dir"]).rglob("search.json")
+    path.write_text(path.read_text().replace('"found": false', '"found": true'))
+    frozen = settings | {"learning_rate": 1e-12}  # each answers as its head was drawn
+    capsys.readouterr()
+    command("sweep", "with", BERT, **frozen)
+    out, (page,) = capsys.readouterr().out, Path(settings["log_dir"]).rglob("sweep.html")
+    value = sweep_in(settings)["table"][0]["mean"]
+    told = (
+        f"Nothing sets the layers apart: all come to {value:.2f}. If a blind model comes to as much, nothing was learnt"
+    )
+    assert told in out and told in page.read_text()
+    assert "not to be told, since all layers are alike (best here: none, all are alike)" in out
+    assert "none, all are alike" in page.read_text()
+
+
+def test_layers_within_the_spread_over_seeds_are_alike() -> None:
+    values = {0: (40.0, 46.0), 1: (42.0, 43.0), 2: (44.0, 41.0)}
+    cells = [
+        {"layer": layer, "seed": seed, "value": value}
+        for layer, pair in values.items()
+        for seed, value in enumerate(pair)
+    ]
+    assert "no further apart than the seeds of one of them" in alike(table_of(cells), "score")
+    better = [cell | {"value": 60.0} if cell["layer"] == 2 else cell for cell in cells]
+    assert alike(table_of(better), "score") == "" == alike(table_of(cells), "speed")
+    assert alike(table_of(cells[:2]), "score") == "" == alike(table_of(CELLS), "score")
 
 
 def test_operations_grow_with_updates_and_scorings(configure) -> None:
