@@ -40,6 +40,7 @@ def test_it_searches_goes_on_at_k_and_answers(settings, arm_one_is_better, comma
     assert description["config"]["load_path"] == str(last)
     assert f"From the search {last}, at K = 1: compressor 1, head, language model" in out
     page = (search / "search.html").read_text()
+    assert "python run.py with dvp_search_bert_gqa" in page  # the search alone
     assert str(best) in page and str(root / f"gqa_submit_{best.stem}.json") in page
     assert (root / f"gqa_submit_{best.stem}.json").is_file()
     assert len([path for path in (root / "sacred").iterdir() if path.name.isdigit()]) == 1
