@@ -209,6 +209,12 @@ def test_a_search_asks_with_other_pictures_whether_its_arms_see(
     assert [number for number, entry in enumerate(found["trace"], 1) if "blind" in entry] == list(range(5, 41, 5))
 
 
+def test_a_batch_of_one_has_no_other_picture(configure) -> None:
+    config = configure("dvp_search_bert_vqa", kab="mean", max_steps=10, batch_size=2, per_gpu_batchsize=2)
+    trace = fit(config).lightning_module.bandit.trace
+    assert len(trace) == 5 and not any("blind" in entry for entry in trace)
+
+
 class StopAt(pl.Callback):
     """Ends the run early, as a limit of time does."""
 

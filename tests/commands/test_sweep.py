@@ -246,6 +246,8 @@ def test_operations_grow_with_updates_and_scorings(configure) -> None:
     alone = search_flops(config, once)
     scored = [search_flops(config, once | {"trace": [{"arms": list(range(count))}]}) for count in (1, layers)]
     assert 0 < alone < scored[0] < scored[1]
+    asked = {"arms": list(range(layers)), "best": 0, "blind": 1.0}  # one arm again
+    assert scored[1] < search_flops(config, once | {"trace": [asked]}) <= scored[1] + scored[0] - alone
     assert search_flops(config, {"updates": 3, "trace": []}) == pytest.approx(3 * alone)
     train = check(dict(ex.settings) | config | {"search_stage": False})
     cells = [{"layer": layer, "updates": 1} for layer in range(layers)]
