@@ -33,6 +33,7 @@ from dvp.optim import OPTIMIZERS, build_schedule, parameter_groups
 from dvp.report.search import report_search, search_lines
 from dvp.search import RULES, result_lines, tables_of, write_search
 from dvp.tasks import Answerer, Answers, Task
+from dvp.vision import exchanged
 
 
 class DVPModule(pl.LightningModule):
@@ -120,12 +121,17 @@ class DVPModule(pl.LightningModule):
         """Score arms on a batch of the search split, averaged over ranks, and update the bandit; it may end the run."""
         arms = self.bandit.scored(self.search_sample)
         batch = self._next_search_batch()
-        scores = self.score_arms(batch, arms) * batch["weight"]
-        scores = self.trainer.strategy.reduce(scores, reduce_op="mean").tolist()
+        scores = self._mean_scores(batch, arms)
         self.bandit.update(arms, scores)
+        if self.bandit.doubts and self.trainer.datamodule.search_batch_size > 1:
+            self.bandit.note_blind(*self._mean_scores(exchanged(batch), [self.bandit.best]))
         self.log_dict(self.bandit.progress() | {"score": sum(scores) / len(scores)}, prog_bar=True)
         if self.bandit.ended:  # on all ranks alike: they share the scores
             self.trainer.should_stop = True
+
+    def _mean_scores(self, batch: dict[str, Any], arms: list[int]) -> list[float]:
+        scores = self.score_arms(batch, arms) * batch["weight"]
+        return self.trainer.strategy.reduce(scores, reduce_op="mean").tolist()
 
     @torch.no_grad()
     def score_arms(self, batch: dict[str, Any], arms: list[int]) -> Tensor:
@@ -280,14 +286,8 @@ class DVPModule(pl.LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:
         settings, task = self.optimizer_settings, self.task
         rate = settings["learning_rate"]
-        groups = parameter_groups(
-            self.model.named_parameters(),
-            rate,
-            settings["weight_decay"],
-            settings["lr_mult"],
-            self.as_published,
-            task.decayed,
-        )
+        decay = settings["weight_decay"], settings["lr_mult"]
+        groups = parameter_groups(self.model.named_parameters(), rate, *decay, self.as_published, task.decayed)
         optimizer = OPTIMIZERS[settings["optim_type"]]([one for one in groups if one["params"]], rate, task.betas)
         schedule = build_schedule(
             optimizer,

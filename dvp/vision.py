@@ -1,6 +1,6 @@
 """The image encoder's tokens, frozen in eval mode, or with trained adapters in it."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -74,6 +74,12 @@ class Vision(nn.Module):
             return Seen(found.last_hidden_state)
         class_tokens = torch.stack([found.hidden_states[block][:, 0] for block in self.class_tokens], dim=1)
         return Seen(*(_of_rows(part, batch["has_image"]) for part in (found.last_hidden_state, class_tokens)))
+
+
+def exchanged(batch: dict[str, Any]) -> dict[str, Any]:
+    """The batch with each of its pictures, or the tokens of these, in the place of another; a single one stays."""
+    kept = {key: batch[key] for key in ("image_tokens", "pixel_values") if key in batch}
+    return batch | {key: pictures.roll(1, 0) for key, pictures in kept.items()}
 
 
 def _of_rows(part: Tensor, has_image: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -180,6 +181,39 @@ def test_a_search_by_the_mean_stops_when_it_is_decided(
     assert found["decided"] == found["found"] == (updates == 90)
     assert found["verdict"] in capsys.readouterr().out
     assert "<svg" in path.with_name("search.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "own, other, words",
+    [
+        (85.0, 40.0, "as good as each other, none is 3 points behind .*, and score 85.0 .* and 40.0 with others"),
+        (25.0, 25.0, "still answer like a blind model, they score 25.0 .* and 25.0 with others"),
+    ],
+)
+def test_a_search_asks_with_other_pictures_whether_its_arms_see(
+    own: float, other: float, words: str, configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[torch.Tensor] = []
+
+    def score_arms(module: DVPModule, batch: dict, arms: list[int]) -> torch.Tensor:
+        asked.append(batch["pixel_values"])
+        if len(arms) == 1:
+            assert torch.equal(asked[-1], asked[-2].roll(1, 0))
+        return torch.full((len(arms),), other if len(arms) == 1 else own)
+
+    monkeypatch.setattr(DVPModule, "score_arms", score_arms)
+    config = configure("dvp_search_bert_vqa", kab="mean", max_steps=80, image_tokens="live")
+    fit(config)
+    (path,) = Path(config["log_dir"]).rglob("search.json")
+    found = json.loads(path.read_text(encoding="utf-8"))
+    assert re.search(words, found["verdict"])
+    assert [number for number, entry in enumerate(found["trace"], 1) if "blind" in entry] == list(range(5, 41, 5))
+
+
+def test_a_batch_of_one_has_no_other_picture(configure) -> None:
+    config = configure("dvp_search_bert_vqa", kab="mean", max_steps=10, batch_size=2, per_gpu_batchsize=2)
+    trace = fit(config).lightning_module.bandit.trace
+    assert len(trace) == 5 and not any("blind" in entry for entry in trace)
 
 
 class StopAt(pl.Callback):

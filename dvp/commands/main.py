@@ -22,7 +22,7 @@ def main(_config, _run):
     config = check(_config)
     trainer = carry_out(config, _run)
     if trainer.is_global_zero and not config["fast_dev_run"] and not config["test_only"]:
-        print(what_next(config, trainer, _run.meta_info["named_configs"], _run.meta_info.get("config_updates", {})))
+        print(what_next(config, trainer, *_typed(_run)))
 
 
 def carry_out(
@@ -86,23 +86,30 @@ def _report(config: dict[str, Any], trainer: "pl.Trainer", run: Run) -> None:
     from dvp.runs.answered import kept_answers
 
     folder = Path(trainer.default_root_dir)
-    if config["search_stage"] and config["report"] and (folder / "search.json").is_file():
-        _add_cost(config, folder / "search.json")
+    if config["search_stage"] and (folder / "search.json").is_file():
+        _complete(config, trainer, run, folder / "search.json")
     kept = kept_answers(trainer)
     if not kept:  # report=False, a search, a dry run
         return
     if not kept.best and config["resume_from"] and (folder / "report.html").is_file():
         print(f"No validation since it went on, so that {folder / 'report.html'} stays as it was.", flush=True)
         return
-    typed = run.meta_info.get("config_updates", {})
-    print(report_lines(config, trainer, run.meta_info["named_configs"], typed), flush=True)
+    print(report_lines(config, trainer, *_typed(run)), flush=True)
 
 
-def _add_cost(config: dict[str, Any], path: Path) -> None:
-    """Write into the record of a search, and on its page, what the search has cost in counted operations."""
+def _complete(config: dict[str, Any], trainer: "pl.Trainer", run: Run, path: Path) -> None:
+    """Write into the record of a search, and on its page, how to repeat it, when and where it ran, and what it cost."""
+    from dvp.commands.report import about, repeated
     from dvp.report.search import update_search
     from dvp.search import read_search
     from dvp.sweep import search_flops
 
     search = read_search(path)
-    update_search(path, search | {"flops": search_flops(config, search)})
+    known = {"command": repeated(config, trainer, *_typed(run)), "about": about(config, trainer)}
+    cost = {"flops": search_flops(config, search)} if config["report"] else {}
+    update_search(path, search | known | cost)
+
+
+def _typed(run: Run) -> tuple[Sequence[str], dict[str, Any]]:
+    """The named configs and the settings that were typed."""
+    return run.meta_info["named_configs"], run.meta_info.get("config_updates", {})

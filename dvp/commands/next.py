@@ -22,24 +22,33 @@ LONGER = 2  # times, after a search that found nothing
 
 def what_next(config: dict[str, Any], trainer: "pl.Trainer", named: Sequence[str], typed: dict[str, Any]) -> str:
     """The commands that follow a training or search with this checked config, of named configs and typed settings."""
-    folder = Path(trainer.default_root_dir)
-    checkpoint = trainer.checkpoint_callback.best_model_path or str(folder / "checkpoints" / "last.ckpt")
     if not trainer.lightning_module.bandit:
-        head, lines = "Next:", _after_training(config, checkpoint, named, typed)
+        head, lines = "Next:", _after_training(config, checkpoint_of(trainer), named, typed)
     else:
-        head, line = _after_search(config, trainer, folder / "checkpoints" / "last.ckpt", named, typed)
+        last = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+        head, line = _after_search(config, trainer, last, named, typed)
         lines = [line]
     return "\n".join([head, *(f"  {line}" for line in lines)])
 
 
-def _after_training(config: dict[str, Any], checkpoint: str, named: Sequence[str], typed: dict[str, Any]) -> list[str]:
+def checkpoint_of(trainer: "pl.Trainer") -> str:
+    """The best checkpoint of a training, the last where none was validated."""
+    last = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+    return trainer.checkpoint_callback.best_model_path or str(last)
+
+
+def ask(config: dict[str, Any], checkpoint: str) -> str:
+    """The command that asks a checkpoint of a training with this config a question of one's own."""
     asks = ["image=<picture>", 'question="<question>"']
     asks += ['choices="<one>|<other>"'] if TASKS[config["datasets"]].kind == "written" else []
-    ask = f"python run.py predict with load_path={shlex.quote(checkpoint)} {' '.join(asks)}"
+    return f"python run.py predict with load_path={shlex.quote(checkpoint)} {' '.join(asks)}"
+
+
+def _after_training(config: dict[str, Any], checkpoint: str, named: Sequence[str], typed: dict[str, Any]) -> list[str]:
     if missing_tables(config | {"test_only": True}):
-        return [ask]
+        return [ask(config, checkpoint)]
     kept = {key: value for key, value in typed.items() if key not in OWN}
-    return [command(named, kept | {"test_only": True, "load_path": checkpoint}), ask]
+    return [command(named, kept | {"test_only": True, "load_path": checkpoint}), ask(config, checkpoint)]
 
 
 def _after_search(

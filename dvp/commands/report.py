@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dvp.commands.next import command
+from dvp.commands.next import ask, checkpoint_of, command
 from dvp.config import NAMED, check, settle
 from dvp.errors import UserError
 
@@ -66,9 +66,12 @@ def _collected(config: dict[str, Any], trainer: "pl.Trainer", named: Sequence[st
     return Training(
         title=f"{config['exp_name']}, trained at K = {module.insert_layer}",
         verdict=verdict,
+        ask=ask(config, checkpoint_of(trainer)),
         command=repeated(config, trainer, named, typed),
-        facts={"run": title(config, module)} | run_facts(config, data, module, trainer),
-        about=_about(config, trainer),
+        facts={"run": title(config, module)}
+        | run_facts(config, data, module, trainer)
+        | {"seed": str(config["seed"]), "checkpoint": checkpoint_of(trainer)},
+        about=about(config, trainer),
         charts=_charts(trainer, best and best.update),
         groups=data.reader.groups,
         answered=_answered(trainer, best) if best else "",
@@ -87,14 +90,17 @@ def _charts(trainer: "pl.Trainer", best: int | None) -> dict[str, Any]:
 
 
 def repeated(config: dict[str, Any], trainer: "pl.Trainer", named: Sequence[str], typed: dict[str, Any]) -> str:
-    """The command of this training from its start, with the K and the weights that it was found to take.
+    """The command of this training or search from its start, with the K and the weights that it was found to take.
 
-    What one command of several trainings, as a sweep is, sets of its own is spelled out.
+    What one command of several, as a sweep is, sets of its own is spelled out.
     """
-    words = [word.replace("dvp_search_", "dvp_adaption_") if word in NAMED else word for word in named]
+    stages = ["dvp_search_", "dvp_adaption_"]
+    own_stage, other = stages if config["search_stage"] else stages[::-1]
+    words = [word.replace(other, own_stage) if word in NAMED else word for word in named]
     kept = {key: value for key, value in typed.items() if key not in FOUND}
     then = trainer.lightning_module.config or {}
-    kept["insert_layer"] = trainer.lightning_module.insert_layer
+    if not config["search_stage"]:
+        kept["insert_layer"] = trainer.lightning_module.insert_layer
     if then.get("load_path"):
         kept["load_path"] = then["load_path"]
     plain = check(settle(words, kept))
@@ -102,11 +108,14 @@ def repeated(config: dict[str, Any], trainer: "pl.Trainer", named: Sequence[str]
     return command(words, kept | own)
 
 
-def _about(config: dict[str, Any], trainer: "pl.Trainer") -> dict[str, str]:
+def about(config: dict[str, Any], trainer: "pl.Trainer") -> dict[str, str]:
+    """When a training or search with this checked config began, how long it took, with which versions, on what."""
+    from dvp.runs.progress import clock, duration_of
     from dvp.search import tables_of
 
-    data = trainer.datamodule
-    about = {"Python": sys.version.split()[0]} | {name: version(name) for name in PACKAGES}
+    data, duration = trainer.datamodule, duration_of(trainer)
+    about = {"began": duration.began, "took": clock(duration.seconds)}
+    about |= {"Python": sys.version.split()[0]} | {name: version(name) for name in PACKAGES}
     about["on"] = str(trainer.strategy.root_device)
     if config["resume_from"]:
         about["gone on from"] = config["resume_from"]

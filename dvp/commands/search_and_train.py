@@ -35,7 +35,7 @@ def search_and_train(_config, _run):
         for key, why in [found for found in idle(typed, search) if found in list(idle(typed, train))]:
             print(f"{key}={typed[key]} has no effect: {why}.")
     from dvp.report.search import update_search
-    from dvp.search import search_beside
+    from dvp.search import search_beside, useless
 
     start = time.perf_counter()
     trainer = _stage("1 of 3: search", search, _run)
@@ -44,7 +44,7 @@ def search_and_train(_config, _run):
     found = search_beside(last)
     if not found.record["found"]:
         raise UserError(
-            f"Nothing was trained, since the search is {found.record['verdict']}; {found.path} tells more. "
+            f"Nothing was trained, since the search {useless(found.path, found.record)}; {found.path} tells more. "
             "Give it more updates, with max_epoch or max_steps."
         )
     at = {"insert_layer": found.insert_layer, "load_path": str(found.checkpoint)}

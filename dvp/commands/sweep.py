@@ -28,6 +28,7 @@ def sweep(_config, _run):
     for key, why in idle((key for key in typed if key not in SWEEP), config) if is_first_process() else ():
         print(f"{key}={typed[key]} has no effect: {why}.")
 
+    from dvp.runs.auto import has_ended
     from dvp.search import tables_of
     from dvp.sweep import read_cells, sweep_folder
 
@@ -36,11 +37,14 @@ def sweep(_config, _run):
     wanted = [(layer, seed) for layer in _layers(config) for seed in _listed(config["seeds"])]
     done = {(cell["layer"], cell["seed"]) for cell in read_cells(folder)}
     left = [cell for cell in wanted if cell not in done]
+    ended = [cell for cell in left if config["metric"] == "score" and has_ended(_of_cell(config, *cell))]
     if is_first_process():
-        print(f"The sweep in {folder}: {len(wanted)} trainings, {len(wanted) - len(left)} of them done.")
+        done = len(wanted) - len(left) + len(ended)
+        print(f"The sweep in {folder}: {len(wanted)} trainings, {done} of them done.")
     for number, (layer, seed) in enumerate(left, 1):
         if is_first_process():
-            print(f"\n{number} of {len(left)}: K = {layer}, seed {seed}", flush=True)
+            only = ", which had ended and is only scored" if (layer, seed) in ended else ""
+            print(f"\n{number} of {len(left)}: K = {layer}, seed {seed}{only}", flush=True)
         _train(config, layer, seed, folder, _run)
     if is_first_process():
         _report(config, tables, folder)
@@ -71,17 +75,22 @@ def _layers(config: dict[str, Any]) -> list[int]:
     return layers
 
 
+def _of_cell(config: dict[str, Any], layer: int, seed: int) -> dict[str, Any]:
+    own = {"insert_layer": layer, "seed": seed, "exp_name": f"{config['exp_name']}_K{layer}"}
+    if config["metric"] == "score":  # else what was passed before the stop is not known
+        own["resume_from"] = "auto"
+    return config | own
+
+
 def _train(config: dict[str, Any], layer: int, seed: int, folder: Path, run: Any) -> None:
     """Train one cell and write it down."""
+    from dvp.runs.progress import duration_of
     from dvp.sweep import Reached, write_cell
 
     start = time.perf_counter()
-    own = {"insert_layer": layer, "seed": seed, "exp_name": f"{config['exp_name']}_K{layer}"}
-    level = config["level"] if config["metric"] == "speed" else None
-    if level is None:  # else what was passed before the stop is not known
-        own["resume_from"] = "auto"
-    trainer = carry_out(config | own, run, lambda monitor: [] if level is None else [Reached(monitor, level)])
-    monitor, seconds = trainer.lightning_module.monitor, time.perf_counter() - start
+    level, own = config["level"] if config["metric"] == "speed" else None, _of_cell(config, layer, seed)
+    trainer = carry_out(own, run, lambda monitor: [] if level is None else [Reached(monitor, level)])
+    monitor, seconds = trainer.lightning_module.monitor, time.perf_counter() - start + duration_of(trainer).earlier
     updates, path = trainer.global_step, trainer.log_dir
     if level is None:  # the score at the end of the budget, which may be within an epoch
         trainer.validate(trainer.lightning_module, datamodule=trainer.datamodule, verbose=False)
@@ -99,6 +108,7 @@ def _report(config: dict[str, Any], tables: dict[str, int], folder: Path) -> Non
     from dvp.report.sweep import report_sweep
     from dvp.search import agreeing_search
     from dvp.sweep import (
+        alike,
         beside,
         read_cells,
         rows_for_search,
@@ -117,7 +127,8 @@ def _report(config: dict[str, Any], tables: dict[str, int], folder: Path) -> Non
         costs = {"flops": search_flops(then, found.record), "sweep_flops": sweep_flops(config, cells)}
         search = {"path": str(found.path)} | beside(table, cells, found.record, config["metric"]) | costs
     told = {"monitor": cells[0]["monitor"], "metric": config["metric"], "level": config["level"], "tables": tables}
-    result = told | {"table": table, "search": search, "cells": cells, "config": config}
+    told |= {"table": table, "alike": alike(table, config["metric"])}
+    result = told | {"search": search, "cells": cells, "config": config}
     write_sweep(folder / "sweep.json", result)
     report_sweep(folder, result)
     if found:

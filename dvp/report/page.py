@@ -1,6 +1,6 @@
 """What all pages share: one file without network, with its style, tables and charts inside."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -40,6 +40,11 @@ def table(rows: Sequence[Sequence[str]], headed: bool = False) -> str:
         tag = "th" if headed and number == 0 else "td"
         lines.append("<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row) + "</tr>")
     return f'<div class="wide"><table>{"".join(lines)}</table></div>'
+
+
+def to_repeat(command: str, about: Mapping[str, str]) -> list[str]:
+    """The part of a page on how to repeat a run: its command, when and where it ran, with which versions."""
+    return ["<h2>To repeat it</h2>", f"<pre>{escape(command)}</pre>", table(list(about.items()))]
 
 
 def shown(chart: Chart) -> str:

@@ -1,5 +1,6 @@
 """sweep.html: what a training at every K came to, with the search beside it, on one page made from its sweep.json."""
 
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from dvp.report.pictures import write_pictures
 
 def report_sweep(folder: Path, sweep: dict[str, Any]) -> None:
     """Write the page of a sweep, given as what sweep.json holds, and its chart as a picture, into its folder."""
-    body = [shown(chart(sweep)), _layers(sweep), "<h2>The search</h2>"]
+    body = [f'<p class="verdict">{escape(sweep["alike"])}</p>'] if sweep["alike"] else []
+    body += [shown(chart(sweep)), _layers(sweep), "<h2>The search</h2>"]
     body += [_search(sweep)] if sweep["search"] else ["<p>No search of these settings lies beside it.</p>"]
     title = f"Training at every K: {sweep['config']['exp_name']}"
     write_page(folder / "sweep.html", title, [*body, "<h2>Trainings</h2>", _cells(sweep)])
@@ -41,7 +43,7 @@ def _search(sweep: dict[str, Any]) -> str:
         [
             ["what it says", search["verdict"]],
             ["where", search["path"]],
-            ["best here", " and ".join(map(str, search["best_layers"])) or "none"],
+            ["best here", search["best_told"]],
             ["regret", search["regret_told"]],
             ["counted operations, search and sweep", f"{search['flops']:.3g} and {search['sweep_flops']:.3g}"],
             ["seconds, search and sweep", f"{search['seconds']:.0f} and {search['sweep_seconds']:.0f}"],

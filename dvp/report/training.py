@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from PIL import Image, ImageDraw, ImageFont
 
 from dvp.report.chart import LETTERS, Chart, Line
-from dvp.report.page import shown, table, write_page
+from dvp.report.page import shown, table, to_repeat, write_page
 from dvp.report.pictures import write_pictures
 
 POINTS = 200  # of a line: of more, so many in a row give one, their mean
@@ -68,12 +68,14 @@ class Example(NamedTuple):
 class Training(NamedTuple):
     """What is known of a training at its end.
 
-    facts, about: names and words, of what it did and with which versions. groups: what questions are grouped by.
+    ask, command: what is typed to ask it, and to repeat it. facts, about: names and words, of what it did, and of when
+    and with which versions. groups: what questions are grouped by.
     answered: in words, what was looked at; scored: those questions, examples some of them.
     """
 
     title: str
     verdict: str
+    ask: str
     command: str
     facts: dict[str, str]
     about: dict[str, str]
@@ -101,7 +103,8 @@ def report_training(folder: Path, training: Training, loggers: Iterable[Any], up
         wrong = [one for one in training.examples if one.score < RIGHT]
         body += [_examples("right", right), _examples("wrong", wrong)]
     body += ["<h2>What was done</h2>", table(list(training.facts.items()))]
-    body += ["<h2>To repeat it</h2>", f"<pre>{escape(training.command)}</pre>", table(list(training.about.items()))]
+    body += ["<h2>To ask it</h2>", f"<pre>{escape(training.ask)}</pre>"]
+    body += to_repeat(training.command, training.about)
     write_page(folder / "report.html", training.title, body, STYLE)
     write_pictures(folder, training.charts | heat_maps(training.examples), loggers, update)
 

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from dvp.checkpoints import TrainedOnly
+from dvp.checkpoints import TrainedOnly, read_progress
 from dvp.counting import number_of
 from dvp.errors import UserError
 from dvp.files import RESUME_WORDS as AUTO
@@ -41,6 +41,17 @@ def settle_resume(config: dict[str, Any]) -> dict[str, Any]:
     return config | {"resume_from": going_on, "resume_asked": asked, "own_folder": folder and str(folder)}
 
 
+def has_ended(config: dict[str, Any]) -> bool:
+    """Whether the training that resume_from=auto finds for this checked config has come to its end."""
+    found = newest_whole(_folders_of(config, tell=False))
+    if not found:
+        return False
+    progress = read_progress(str(found))
+    if config["max_steps"] is None:
+        return progress["epochs"] >= config["max_epoch"]
+    return progress["global_step"] >= config["max_steps"]
+
+
 def newest_whole(folders: list[Path]) -> Path | None:
     """The checkpoint written last in the folders of runs that can be read; damaged ones before it are named."""
     places = ("checkpoints/*.ckpt/training.json", "hpc_ckpt_*.ckpt/training.json")
@@ -55,8 +66,8 @@ def newest_whole(folders: list[Path]) -> Path | None:
     return None
 
 
-def _folders_of(config: dict[str, Any]) -> list[Path]:
-    """The folders of runs of this experiment; how many others lie beside them is said, and what the newest has."""
+def _folders_of(config: dict[str, Any], tell: bool = True) -> list[Path]:
+    """The folders of runs of this experiment; if `tell`, how many others lie beside them, and what the newest has."""
     folders, others = [], []
     for path in sorted(parent_of(config).glob(f"version_*/{CLAIM}"), key=lambda path: path.stat().st_mtime_ns):
         then = _read_claim(path)
@@ -66,7 +77,7 @@ def _folders_of(config: dict[str, Any]) -> list[Path]:
             others.append(f"{path.parent} has {listed}")
         else:
             folders.append(path.parent)
-    if others and is_first_process():
+    if others and tell and is_first_process():
         told = f"{number_of(len(others), 'run')} of other settings, the newest"
         print(f"resume_from={config['resume_from']} passes over {told}: {others[-1]}")
     return folders

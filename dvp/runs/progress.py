@@ -2,7 +2,7 @@
 
 import sys
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytorch_lightning as pl
@@ -92,6 +92,32 @@ class ValidatesAtEnd(pl.Callback):
     ) -> None:
         if 0 < trainer.max_steps <= trainer.global_step:
             trainer.should_stop = True  # Lightning validates before it stops, but not where it has come to max_steps
+
+
+class Duration(pl.Callback):
+    """When a run began, and the seconds that it has taken, with those of the parts that it goes on from (`earlier`)."""
+
+    def __init__(self) -> None:
+        self.began = datetime.now().astimezone().isoformat(" ", "seconds")
+        self.earlier, self.start = 0.0, time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Those of all its parts until now."""
+        return self.earlier + time.perf_counter() - self.start
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a run that goes on has to know."""
+        return {"began": self.began, "seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Count on from there."""
+        self.began, self.earlier = state_dict["began"], state_dict["seconds"]
+
+
+def duration_of(trainer: pl.Trainer) -> Duration:
+    """The callback of a trainer that knows when its run began."""
+    return next(callback for callback in trainer.callbacks if isinstance(callback, Duration))
 
 
 class Estimate(pl.Callback):

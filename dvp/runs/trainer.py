@@ -17,7 +17,7 @@ from dvp.runs.devices import precision_of, strategy_of
 from dvp.runs.finite import Finite
 from dvp.runs.folder import run_folder
 from dvp.runs.loggers import tracker
-from dvp.runs.progress import Estimate, ValidatesAtEnd, progress_bar
+from dvp.runs.progress import Duration, Estimate, ValidatesAtEnd, progress_bar
 from dvp.runs.resume import GoingOn, check_resume
 from dvp.runs.saving import Best, Saving
 from dvp.runs.sharded import Even
@@ -65,6 +65,7 @@ def build_trainer(config: dict[str, Any], monitor: str) -> pl.Trainer:
         table,
         ValidatesAtEnd(),
         Saving(config["save_every"], table, Path(goes_on) if goes_on and by_itself else None),
+        Duration(),
         Estimate(),
         progress_bar(),
     ]

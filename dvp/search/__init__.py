@@ -11,6 +11,7 @@ from dvp.search.record import (
     search_beside,
     tables_of,
     trained_parts,
+    useless,
     write_search,
 )
 from dvp.search.rule import Rule, Verdict
@@ -34,5 +35,6 @@ __all__ = [
     "search_beside",
     "tables_of",
     "trained_parts",
+    "useless",
     "write_search",
 ]

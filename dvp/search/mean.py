@@ -14,6 +14,7 @@ CHECK_EVERY = 30  # updates
 LEAST_BATCHES = 20  # in the last half; fewer say nothing
 DECIDED, AS_GOOD = 4.0, 3.0  # z of an arm that ends the search; z below which an arm may be as good as the leader
 LEAST_LEAD = 3.0  # of 100 points: blind arms, each learning the answers at its own pace, are less far apart
+DOUBT_EVERY = 5  # scorings: the leader is scored with other questions' pictures, too
 LEAST_ERROR = 1e-3  # of scores from 0 to 100: no lead is surer than rounding
 
 
@@ -46,6 +47,30 @@ def standings(trace: Sequence[dict[str, Any]]) -> Standings | None:
     return Standings(len(window), means, (lead.mean(0) / error.clamp(min=LEAST_ERROR)).tolist(), leader)
 
 
+class Sight(NamedTuple):
+    """What the leaders scored in the last half, and what with other questions' pictures. z: the gain, in its errors."""
+
+    own: float
+    blind: float
+    z: float
+
+    @property
+    def words(self) -> str:
+        """Both scores."""
+        return f"{self.own:.1f} with their questions' own pictures and {self.blind:.1f} with others"
+
+
+def sight(trace: Sequence[dict[str, Any]]) -> Sight | None:
+    """Whether the leaders use the picture, by these scorings; None where it was hardly measured."""
+    asked = [entry for entry in trace[len(trace) // 2 :] if "blind" in entry]
+    if len(asked) < 2:
+        return None
+    own = torch.tensor([entry["scores"][entry["arms"].index(entry["best"])] for entry in asked], dtype=torch.float64)
+    blind = torch.tensor([entry["blind"] for entry in asked], dtype=torch.float64)
+    error = (own - blind).std() / len(asked) ** 0.5
+    return Sight(float(own.mean()), float(blind.mean()), float((own - blind).mean() / error.clamp(min=LEAST_ERROR)))
+
+
 class MeanScores(Rule):
     """The arm of the highest mean score; the search ends when it leads another arm beyond doubt.
 
@@ -67,6 +92,11 @@ class MeanScores(Rule):
         return now.leader if now else 0
 
     @property
+    def doubts(self) -> bool:
+        """Every so many scorings."""
+        return len(self.trace) % DOUBT_EVERY == 0
+
+    @property
     def ended(self) -> bool:
         """Whether the search is decided at one of its checks."""
         return len(self.trace) * self.every % CHECK_EVERY == 0 and self.verdict().decided
@@ -77,9 +107,8 @@ class MeanScores(Rule):
         if not now or now.batches < LEAST_BATCHES:
             few = f"undecided: {len(self.trace)} scored batches are too few to tell the arms apart; search longer"
             return Verdict(False, False, few)
-        if now.apart < AS_GOOD:  # blind arms all answer alike; so do arms that are equally good, and nothing is lost
-            alike = f"the arms still answer like a blind model, none {LEAST_LEAD:g} points behind beyond noise"
-            return Verdict(False, False, f"undecided: {alike}; search longer")
+        if now.apart < AS_GOOD:
+            return Verdict(False, False, f"undecided: {alike(now, sight(self.trace))}")
         equals = [arm for arm, z in enumerate(now.z) if z < AS_GOOD and arm != now.leader]
         others = [arm for arm, z in enumerate(now.z) if z >= AS_GOOD]
         decided = now.apart >= DECIDED
@@ -104,6 +133,18 @@ class MeanScores(Rule):
             "counts": [len(self.trace)] * self.num_arms,
             "averaged_batches": now.batches,
         }
+
+
+def alike(now: Standings, seen: Sight | None) -> str:
+    """What is known of arms of which none is far behind: blind ones all answer alike, and so do equally good ones."""
+    none = f"none is {LEAST_LEAD:g} points behind beyond noise"
+    if seen and seen.own - seen.blind < LEAST_LEAD:
+        return f"the arms still answer like a blind model, they score {seen.words}; search longer"
+    if seen and seen.z >= AS_GOOD:
+        leaders = [arm for arm, z in enumerate(now.z) if z < AS_GOOD]
+        best = f"any of {', '.join(map(str, leaders))}" if len(leaders) > 1 else str(leaders[0])
+        return f"the arms are as good as each other, {none}, and score {seen.words}; take {best}, or search longer"
+    return f"{none}, and whether the arms use the picture is not clear yet; search longer"
 
 
 def listed(arms: Sequence[int]) -> str:

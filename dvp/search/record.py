@@ -129,7 +129,7 @@ def agreeing_search(
     others: list[str] = []
     for path, search in _newest_first(log_dir, config["use_adapter"]):
         other = _other(search, config, tables)
-        reason = other or _useless(path, search) or (_trained_otherwise(search, config) if starts else "")
+        reason = other or useless(path, search) or (_trained_otherwise(search, config) if starts else "")
         if not reason:
             return Found(path, search), near + others
         (others if other else near).append(f"{path}: it {reason}")
@@ -215,8 +215,8 @@ def _same(then: int | list, now: int | list) -> bool:
     return (then[0] if isinstance(then, list) else then) == (now[0] if isinstance(now, list) else now)
 
 
-def _useless(path: Path, search: dict[str, Any]) -> str:
-    """Why a search tells no K, and what can be had of it; empty if it tells one."""
+def useless(path: Path, search: dict[str, Any]) -> str:
+    """Why the search of this record tells no K, and what can be had of it; empty if it tells one."""
     if not search["finished"]:
         return "was not finished"
     if search["config"].get("image_tokens") == "zero":

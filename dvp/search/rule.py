@@ -30,6 +30,7 @@ class Rule:
     random_arm()    the arm that the next update trains
     scored(count)   the arms that are scored after an update
     best            the arm that would be taken now
+    doubts          whether the best arm is now to be scored without what belongs to its questions, too
     ended           whether the search may stop before its last update
     verdict()       what is known
 
@@ -65,6 +66,16 @@ class Rule:
     def best(self) -> int:
         """The arm that would be taken now."""
         raise NotImplementedError
+
+    @property
+    def doubts(self) -> bool:
+        """Whether the best arm is now to be scored on the same batch without what belongs to its questions, too."""
+        return False
+
+    def note_blind(self, score: float) -> None:
+        """Take note of what the best arm scored so; of no number nothing."""
+        if math.isfinite(score):
+            self.trace[-1]["blind"] = score
 
     @property
     def ended(self) -> bool:

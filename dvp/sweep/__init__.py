@@ -3,6 +3,7 @@
 from dvp.sweep.flops import search_flops, sweep_flops, training_flops
 from dvp.sweep.level import Reached
 from dvp.sweep.record import (
+    alike,
     beside,
     read_cells,
     rows_for_search,
@@ -15,6 +16,7 @@ from dvp.sweep.record import (
 
 __all__ = [
     "Reached",
+    "alike",
     "beside",
     "read_cells",
     "rows_for_search",

@@ -38,6 +38,7 @@ def search_flops(config: dict[str, Any], search: dict[str, Any]) -> float:
     arms = range(model.num_layers)
     training = statistics.mean(_training(model, batch, arm) for arm in arms)
     sets = [frozenset(entry["arms"]) for entry in search["trace"]]  # an arm that is drawn twice is computed once
+    sets += [frozenset([entry["best"]]) for entry in search["trace"] if "blind" in entry]
     counted = {drawn: _scoring(model, batch, drawn) for drawn in list(dict.fromkeys(sets))[:DRAWN]}
     known = [counted[drawn] for drawn in sets if drawn in counted]
     scoring = statistics.mean(known) * len(sets) if known else 0.0

@@ -78,7 +78,14 @@ def beside(
     known["use_adapter"] = search["config"].get("use_adapter", True)
     best = max((sign * means[one] for one in layers), default=None)
     regret = best - sign * means[layer] if means.get(layer) is not None else None
-    known |= {"best_layers": layers, "regret": regret, "sweep_seconds": sum(cell["seconds"] for cell in cells)}
+    known |= {
+        "best_layers": layers,
+        "best_told": best_told(table, metric),
+        "regret": regret,
+        "sweep_seconds": sum(cell["seconds"] for cell in cells),
+    }
+    if regret is not None and len(layers) == len(table) > 1:
+        return known | {"regret_told": "not to be told, since all layers are alike"}
     if regret is not None:
         return known | {"regret_told": f"{regret:.2f} {'updates' if metric == 'speed' else 'points'}"}
     swept = any(row["layer"] == layer for row in table)
@@ -93,6 +100,28 @@ def best_layers(table: Sequence[dict[str, Any]], metric: str) -> list[int]:
     return [layer for layer, mean in means.items() if _number(mean) == _number(best)]
 
 
+def best_told(table: Sequence[dict[str, Any]], metric: str) -> str:
+    """The best layers in words."""
+    layers = best_layers(table, metric)
+    return "none, all are alike" if len(layers) == len(table) > 1 else " and ".join(map(str, layers)) or "none"
+
+
+def alike(table: Sequence[dict[str, Any]], metric: str) -> str:
+    """What to say, and to do, where scores set no layer apart; empty where they do. No sweep knows a blind model's."""
+    means = [row["mean"] for row in table if row["mean"] is not None]
+    spreads = [row["spread"] for row in table if row["spread"] is not None]
+    if metric == "speed" or len(means) < 2:
+        return ""
+    if len(best_layers(table, metric)) == len(table):
+        why = f"all come to {_number(means[0])}"
+    elif len(spreads) == len(table) and max(means) - min(means) <= max(spreads):
+        why = "they are no further apart than the seeds of one of them"
+    else:
+        return ""
+    then = "train longer (max_epoch, max_steps), and sweep again"
+    return f"Nothing sets the layers apart: {why}. If a blind model comes to as much, nothing was learnt yet: {then}."
+
+
 def write_sweep(path: Path, sweep: dict[str, Any]) -> None:
     """Write sweep.json, whole."""
     write_json(path, {"version": VERSION} | sweep)
@@ -103,11 +132,19 @@ def rows_for_search(sweep: dict[str, Any], folder: Path) -> list[list[str]]:
     unit = UNITS[sweep["metric"]]
     rows = [[f"K = {row['layer']}, {sweep['monitor']}, {unit}", _number(row["mean"])] for row in sweep["table"]]
     search = sweep["search"]
+    rows += [["budget of each training", budget(sweep)]]
     rows += [["regret of the search", search["regret_told"]]]
     rows += [
         ["counted operations of the search, and of the sweep", f"{search['flops']:.3g}, {search['sweep_flops']:.3g}"]
     ]
     return [*rows, ["details", str(folder / "sweep.html")]]
+
+
+def budget(sweep: dict[str, Any]) -> str:
+    """How long the trainings of a sweep were, in words."""
+    least, most = (which(cell["updates"] for cell in sweep["cells"]) for which in (min, max))
+    updates = f"{most:,}" if least == most else f"{least:,} to {most:,}"
+    return f"{updates} updates of {sweep['config']['batch_size']} rows"
 
 
 def _number(value: float | None) -> str:
@@ -122,7 +159,9 @@ def table_lines(sweep: dict[str, Any]) -> str:
         numbers = (_number(number) for number in (row["mean"], row["spread"]))
         never = "" if row["passed"] == row["seeds"] else f"  {row['seeds'] - row['passed']} never passed"
         lines.append(f"{row['layer']:7}" + "{:>10}{:>10}".format(*numbers) + f"{row['seeds']:7}{never}")
-    search, best = sweep["search"], " and ".join(map(str, best_layers(sweep["table"], sweep["metric"]))) or "none"
+    table, metric = sweep["table"], sweep["metric"]
+    lines += [words] if (words := alike(table, metric)) else []
+    search, best = sweep["search"], best_told(table, metric)
     if search is None:
         return "\n".join([*lines, f"Best here: {best}. No search of these settings lies beside it."])
     parts = trained_parts(search["use_adapter"])

@@ -1,10 +1,12 @@
 """What a run leaves to look at: report.html of its own answers, pictures, TensorBoard; and that it changes nothing."""
 
+import json
 import os
 import re
 import shlex
 import signal
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from dvp.report import page as pages
 from dvp.runs.answered import kept_answers
 
 GQA = "dvp_adaption_bert_gqa"
+SEARCH = "dvp_search_bert_gqa"
 
 
 @pytest.fixture
@@ -61,6 +64,10 @@ def test_a_training_ends_with_its_report(family: str, task: str, tiny, command, 
     assert text.count("data:image/jpeg") == 3 * min(8, 20)  # each of the eight questions, its heat map, and by heads
     assert not re.search(r"href=|url\(|@import|<script|src=\"(?!data:)", text)
     assert "frozen" in text and "image encoder" in text and "torch" in text
+    (best,) = (folder / "checkpoints").glob("epoch*.ckpt")
+    assert f"<td>checkpoint</td><td>{best}</td>" in text and "<td>seed</td><td>0</td>" in text
+    assert f"python run.py predict with load_path={best} image=&lt;picture&gt; " in text
+    assert re.search(rf"<td>began</td><td>{date.today().year}-.*<td>took</td><td>0:0\d:\d\d</td>", text)
     assert sorted(path.name for path in (folder / "report").iterdir()) == ["heat_maps.png", "loss.png", "metric.png"]
     # the rate is written every ten updates
     assert images_of(folder) == ["report/heat_maps", "report/loss", "report/metric"]
@@ -153,7 +160,7 @@ def test_the_command_makes_the_same_weights_again(tiny, command, tmp_path: Path)
     settings |= {"start_from": "search", "num_heads": 4}
     command("with", GQA, **settings)
     (first,) = Path(settings["log_dir"]).glob(f"{GQA}_seed0/version_0")
-    (typed,) = re.findall(r"<pre>python run.py (.*?)</pre>", (first / "report.html").read_text())
+    (typed,) = re.findall(r"<pre>python run.py (with .*?)</pre>", (first / "report.html").read_text())
     words = shlex.split(typed.replace("&#x27;", "'"))
     assert not {"start_from=search", "insert_layer=auto"} & set(words)
     found.unlink()  # another would be found later
@@ -161,6 +168,19 @@ def test_the_command_makes_the_same_weights_again(tiny, command, tmp_path: Path)
     (again,) = Path(settings["log_dir"]).glob(f"{GQA}_seed0/version_1")
     for name, tensor in weights_of(first).items():
         assert torch.equal(tensor, weights_of(again)[name])
+
+
+def test_the_command_on_its_page_makes_the_same_search_again(tiny, command) -> None:
+    settings = tiny(SEARCH, kab="mean", seed=3, max_steps=6)
+    command("with", SEARCH, **settings)
+    first = folder_of(settings)
+    text = (first / "search.html").read_text()
+    assert "z: by how many of its standard errors" in text
+    assert re.search(r"<td>began</td><td>\d{4}-.*<td>took</td>.*<td>torch</td>", text)
+    (typed,) = re.findall(r"<pre>python run.py (.*?)</pre>", text)
+    command(*shlex.split(typed.replace("&#x27;", "'")))
+    found = [json.loads((folder_of(settings, number) / "search.json").read_text()) for number in range(2)]
+    assert found[0]["trace"] == found[1]["trace"] and found[0]["command"] == found[1]["command"]
 
 
 def test_a_sweep_spells_out_what_it_set(tiny, command) -> None:
@@ -189,7 +209,7 @@ def test_a_fault_in_the_report_is_not_hidden_and_comes_behind_the_checkpoint(
     def fail(*args: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(collecting, "_about", fail)
+    monkeypatch.setattr(collecting, "about", fail)
     settings = tiny(GQA, insert_layer=1)
     with pytest.raises(SystemExit) as ended:
         command("with", GQA, **settings)

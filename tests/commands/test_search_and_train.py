@@ -1,6 +1,7 @@
 """search_and_train: one command for search, training at K from the search's weights, and answers."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -39,6 +40,7 @@ def test_it_searches_goes_on_at_k_and_answers(settings, arm_one_is_better, comma
     assert description["config"]["load_path"] == str(last)
     assert f"From the search {last}, at K = 1: compressor 1, head, language model" in out
     page = (search / "search.html").read_text()
+    assert "python run.py with dvp_search_bert_gqa" in page  # the search alone
     assert str(best) in page and str(root / f"gqa_submit_{best.stem}.json") in page
     assert (root / f"gqa_submit_{best.stem}.json").is_file()
     assert len([path for path in (root / "sacred").iterdir() if path.name.isdigit()]) == 1
@@ -64,10 +66,13 @@ def test_scienceqa_goes_through_all_stages(science, arm_one_is_better, command, 
     assert len(json.loads(results.read_text(encoding="utf-8"))["results"]) == 9
 
 
-def test_nothing_is_trained_after_a_search_that_found_nothing(settings, refused) -> None:
+def test_nothing_is_trained_after_a_search_that_found_nothing(settings, refused, command) -> None:
     sentence = refused("search_and_train", "with", BERT, **settings)
     assert "Nothing was trained, since the search is undecided" in sentence and "search.json" in sentence
     assert not (Path(settings["log_dir"]) / f"{BERT}_seed0").exists()
+    (route,) = re.findall(r"go on from its leader so far, (load_path=\S+) (insert_layer=\d+);", sentence)
+    command("with", BERT, *route, **settings)
+    assert len(list((Path(settings["log_dir"]) / f"{BERT}_seed0").glob("*/report.html"))) == 1
 
 
 def test_without_tables_of_the_test_it_ends_after_the_training(

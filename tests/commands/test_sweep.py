@@ -1,7 +1,9 @@
 """sweep: a training at every K, gone on with where it stopped, and the search beside it."""
 
 import json
+import os
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from dvp.build import build
 from dvp.config import check, ex
 from dvp.module import DVPModule
-from dvp.sweep import beside, search_flops, sweep_flops, table_lines, table_of, training_flops
+from dvp.runs.progress import duration_of
+from dvp.sweep import alike, beside, search_flops, sweep_flops, table_lines, table_of, training_flops
 from dvp.sweep import flops as counted
 
 BERT = "dvp_adaption_bert_gqa"
@@ -83,6 +86,30 @@ def test_a_training_that_was_stopped_is_gone_on_with(settings, command, monkeypa
     assert [cell["updates"] for cell in found["cells"]] == [4]
 
 
+def test_one_that_was_stopped_at_its_end_is_done_and_its_seconds_count(
+    settings, command, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = DVPModule.training_step
+
+    def stop_at_the_end(module: DVPModule, *args: Any) -> Any:
+        if module.trainer.global_step == 1 and not module.within_update:
+            duration_of(module.trainer).earlier = 1000.0
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(module, *args)
+
+    monkeypatch.setattr(DVPModule, "training_step", stop_at_the_end)
+    with pytest.raises(SystemExit):
+        command("sweep", "with", BERT, **settings, layers="0,1")
+    monkeypatch.setattr(DVPModule, "training_step", step)
+    assert not list(Path(settings["log_dir"]).rglob("cells"))
+    capsys.readouterr()
+    command("sweep", "with", BERT, **settings, layers="0,1")
+    out, (first, second) = capsys.readouterr().out, sweep_in(settings)["cells"]
+    assert "2 trainings, 1 of them done" in out and "1 of 2: K = 0, seed 0, which had ended and is only scored" in out
+    assert "2 of 2: K = 1, seed 0\n" in out
+    assert first["updates"] == second["updates"] == 2 and second["seconds"] < 1000 < first["seconds"]
+
+
 @pytest.mark.parametrize("experiment", ["dvp_adaption_bert_vqa", "dvp_adaption_llama_gqa", "dvp_adaption_t5_vqa"])
 @pytest.mark.parametrize("image_tokens", ["live", "cache"])
 def test_what_shapes_tell_is_what_a_training_takes(experiment: str, image_tokens: str, configure) -> None:
@@ -111,7 +138,9 @@ def test_the_search_stands_beside_it(settings, command, capsys) -> None:
     assert "K is there" in out and "% of this sweep" in out
     kept = json.loads(path.read_text())
     assert [row[0][:5] for row in kept["swept"][:2]] == ["K = 0", "K = 1"] and kept["trace"] == found["trace"]
-    assert "Trained at every layer" in path.with_name("search.html").read_text()
+    text = path.with_name("search.html").read_text()
+    assert "Trained at every layer" in text and "<td>budget of each training</td><td>2 updates of 8 rows</td>" in text
+    assert "<td>max_steps</td><td>2</td>" in text
     (page,) = Path(settings["log_dir"]).rglob("sweep.html")
     text = page.read_text()
     assert "K is there" in text and not re.search(r"(src|href)=|url\(|<script", text) and "<svg" in text
@@ -178,6 +207,38 @@ def test_tied_layers_are_all_named_and_an_unknown_regret_is_explained() -> None:
     assert "Best here: 1 and 3. No search" in table_lines(sweep | {"search": None})
 
 
+def test_layers_that_come_to_the_same_have_no_best_and_no_regret(
+    settings, command, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command("with", "dvp_search_bert_gqa", **settings)
+    (path,) = Path(settings["log_dir"]).rglob("search.json")
+    path.write_text(path.read_text().replace('"found": false', '"found": true'))
+    frozen = settings | {"learning_rate": 1e-12}  # each answers as its head was drawn
+    capsys.readouterr()
+    command("sweep", "with", BERT, **frozen)
+    out, (page,) = capsys.readouterr().out, Path(settings["log_dir"]).rglob("sweep.html")
+    value = sweep_in(settings)["table"][0]["mean"]
+    told = (
+        f"Nothing sets the layers apart: all come to {value:.2f}. If a blind model comes to as much, nothing was learnt"
+    )
+    assert told in out and told in page.read_text()
+    assert "not to be told, since all layers are alike (best here: none, all are alike)" in out
+    assert "none, all are alike" in page.read_text()
+
+
+def test_layers_within_the_spread_over_seeds_are_alike() -> None:
+    values = {0: (40.0, 46.0), 1: (42.0, 43.0), 2: (44.0, 41.0)}
+    cells = [
+        {"layer": layer, "seed": seed, "value": value}
+        for layer, pair in values.items()
+        for seed, value in enumerate(pair)
+    ]
+    assert "no further apart than the seeds of one of them" in alike(table_of(cells), "score")
+    better = [cell | {"value": 60.0} if cell["layer"] == 2 else cell for cell in cells]
+    assert alike(table_of(better), "score") == "" == alike(table_of(cells), "speed")
+    assert alike(table_of(cells[:2]), "score") == "" == alike(table_of(CELLS), "score")
+
+
 def test_operations_grow_with_updates_and_scorings(configure) -> None:
     config = configure("dvp_search_bert_gqa")
     layers = len(build(config)[1].model.compressors)
@@ -185,6 +246,8 @@ def test_operations_grow_with_updates_and_scorings(configure) -> None:
     alone = search_flops(config, once)
     scored = [search_flops(config, once | {"trace": [{"arms": list(range(count))}]}) for count in (1, layers)]
     assert 0 < alone < scored[0] < scored[1]
+    asked = {"arms": list(range(layers)), "best": 0, "blind": 1.0}  # one arm again
+    assert scored[1] < search_flops(config, once | {"trace": [asked]}) <= scored[1] + scored[0] - alone
     assert search_flops(config, {"updates": 3, "trace": []}) == pytest.approx(3 * alone)
     train = check(dict(ex.settings) | config | {"search_stage": False})
     cells = [{"layer": layer, "updates": 1} for layer in range(layers)]

@@ -80,14 +80,14 @@ def test_a_single_point_is_no_plot() -> None:
 def test_the_page_is_whole_needs_nothing_beside_itself_and_takes_any_text(tmp_path: Path) -> None:
     one = Example("Is <b> it?", "<yes>", ("no", "<i>"), 0.3, (jpeg(), jpeg()))
     training = Training(
-        title="<run>", verdict="good & bad", command="python run.py with 'a b'", facts={"trains": "<all>"},
-        about={"torch": "2"}, charts={}, groups="<subject>", answered="all", scored=[Scored("<g>", ("no",), 0.3)],
-        examples=[one, Example("none", "red", (), 1.0, ())],
+        title="<run>", verdict="good & bad", ask="predict <it>", command="python run.py with 'a b'",
+        facts={"trains": "<all>"}, about={"torch": "2"}, charts={}, groups="<subject>", answered="all",
+        scored=[Scored("<g>", ("no",), 0.3)], examples=[one, Example("none", "red", (), 1.0, ())],
     )  # fmt: skip
     report_training(tmp_path, training, [], 1)
     page = (tmp_path / "report.html").read_text()
     assert not re.search(r"href=|url\(|@import|<script|src=\"(?!data:)", page)
-    for text in ("run", "all", "subject", "g", "yes", "i"):
+    for text in ("run", "all", "subject", "g", "yes", "i", "it"):
         assert f"<{text}>" not in page and f"&lt;{text}&gt;" in page
     assert "<details>" not in page and heat_maps(training.examples) == {}
     right, wrong = page.split("Answers that are right")[1].split("Answers that are wrong")
@@ -97,7 +97,7 @@ def test_the_page_is_whole_needs_nothing_beside_itself_and_takes_any_text(tmp_pa
 
 def test_heads_are_folded_away_and_some_stand_on_one_picture(tmp_path: Path) -> None:
     examples = [Example(f"{n}?", "a", ("a",), score, (jpeg(),) * 3) for score in (1.0, 0.0) for n in range(SHEETS + 1)]
-    training = Training("run", "", "", {}, {}, {}, "", "", [Scored("g", ("a",), 1.0)], examples)
+    training = Training("run", "", "", "", {}, {}, {}, "", "", [Scored("g", ("a",), 1.0)], examples)
     report_training(tmp_path, training, [], 1)
     page = (tmp_path / "report.html").read_text()
     assert page.count("<details><summary>by heads</summary><img") == len(examples)

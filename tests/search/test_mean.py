@@ -21,11 +21,13 @@ def stream(means: list[float], seed: int) -> Iterator[list[float]]:
         yield [mean + shared + draw.gauss(0, 12) for mean in means]
 
 
-def search(means: list[float], seed: int, batches: int = BATCHES) -> MeanScores:
-    """A search that goes on until it is decided, or to its end."""
-    rule, scores = MeanScores(len(means)), stream(means, seed)
+def search(means: list[float], seed: int, batches: int = BATCHES, worth: float | None = None) -> MeanScores:
+    """A search that goes on until it is decided, or to its end; worth: points that the right pictures bring."""
+    rule, scores, noise = MeanScores(len(means)), stream(means, seed), random.Random(seed)
     for _ in range(batches):
         rule.update(rule.scored(5), next(scores))
+        if rule.doubts and worth is not None:
+            rule.note_blind(rule.trace[-1]["scores"][rule.best] - worth + noise.gauss(0, 4))
         if rule.ended:
             break
     return rule
@@ -48,7 +50,44 @@ def test_arms_that_are_alike_stay_undecided_and_are_all_candidates() -> None:
     for rule in alike:
         verdict = rule.verdict()
         assert not verdict.found
-        assert verdict.words.startswith("undecided: the arms still answer like a blind model")
+        assert verdict.words.startswith("undecided: none is 3 points behind beyond noise, and whether")
+
+
+@pytest.mark.parametrize(
+    "worth, words",
+    [
+        (0.0, "the arms still answer like a blind model"),
+        (45.0, "the arms are as good as each other"),
+        (None, "whether the arms use the picture is not clear yet"),
+    ],
+)
+def test_alike_arms_are_called_blind_only_where_other_pictures_do_as_well(worth: float | None, words: str) -> None:
+    told = [search([85.0] * 4, seed, worth=worth).verdict().words for seed in SEEDS]
+    undecided = [one for one in told if one.startswith("undecided")]
+    assert len(undecided) >= 55
+    assert sum(words in one for one in undecided) >= 0.9 * len(undecided)
+    assert worth == 0 or not any("blind" in one for one in told)
+
+
+def test_which_of_equally_good_arms_to_take_is_named() -> None:
+    rule = MeanScores(3)
+    for _ in range(45):
+        rule.update([0, 1, 2], [86.0, 84.0, 86.0])
+        if rule.doubts:
+            rule.note_blind(40.0)
+    verdict = rule.verdict()
+    assert not verdict.found and verdict.words == (
+        "undecided: the arms are as good as each other, none is 3 points behind beyond noise, and score 86.0 with "
+        "their questions' own pictures and 40.0 with others; take any of 0, 2, or search longer"
+    )
+    json.dumps(rule.summary(), allow_nan=False)
+
+
+def test_no_number_is_not_noted() -> None:
+    rule = MeanScores(2)
+    rule.update([0, 1], [1.0, 2.0])
+    rule.note_blind(float("nan"))
+    assert "blind" not in rule.trace[0]
 
 
 def test_arms_that_differ_only_after_a_while_are_told_apart_in_the_last_half() -> None:
@@ -63,10 +102,10 @@ def test_arms_that_differ_only_after_a_while_are_told_apart_in_the_last_half() -
 
 LEADS = {
     "2 for sure": ([20.0, 30.0, 60.0, 60.0], True, True, "K = 2; 3 is as good; 0 and 1 are worse"),
-    "none": ([50.0] * 4, False, False, "undecided: the arms still answer like a blind model"),
-    "by rounding": ([50.0, 50.0, 50.0 + 1e-6, 50.0], False, False, "undecided: the arms still answer"),
+    "none": ([50.0] * 4, False, False, "undecided: none is 3 points behind"),
+    "by rounding": ([50.0, 50.0, 50.0 + 1e-6, 50.0], False, False, "undecided: none is 3 points behind"),
     "3 of all": ([20.0, 30.0, 40.0, 60.0], True, True, "K = 3; 0, 1 and 2 are worse"),
-    "by a point, as blind arms do": ([50.0, 51.0, 51.0, 51.0], False, False, "undecided: the arms still answer"),
+    "by a point, as blind arms do": ([50.0, 51.0, 51.0, 51.0], False, False, "undecided: none is 3 points"),
     "by three points": ([50.0, 53.0, 53.0, 53.0], True, True, "K = 1; 2 and 3 are as good; 0 is worse"),
 }
 
