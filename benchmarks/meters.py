@@ -2,6 +2,7 @@
 
 import ctypes
 import platform
+import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,11 @@ def seconds(step: Callable[[], None], repeats: int) -> list[float]:
         step()
         times.append(time.perf_counter() - start)
     return times
+
+
+def spread(values: list[float]) -> str:
+    """The median, and in brackets the least and the most."""
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 def host_waits(step: Callable[[], None], device: torch.device) -> dict[str, int]:

@@ -242,11 +242,9 @@ def main() -> None:
         keep_freed_memory()
     device, rows = torch.device(options.device), []
     how = {"compiled": options.compile, "quantize": options.quantize, "profiled": options.profile}
-    asked = itertools.product(
-        map(int, options.batch.split(",")), options.mode.split(","), options.image_tokens.split(",")
-    )
-    for batch, mode, image_tokens in asked:
-        row = measure(options.language_model, mode, image_tokens, batch, device, options.repeats, **how)
+    asked = (words.split(",") for words in (options.batch, options.mode, options.image_tokens))
+    for batch, mode, image_tokens in itertools.product(*asked):
+        row = measure(options.language_model, mode, image_tokens, int(batch), device, options.repeats, **how)
         rows.append(row)
         told = (f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items())
         print("  ".join(told), flush=True)
