@@ -16,25 +16,25 @@ from dvp.data.token_cache import TokenCache
 PICTURES = 512  # that a cache holds
 AT_ONCE = 64  # that are put into it at a time
 
-Fetch = Callable[[], dict[str, Tensor]]  # what a batch has of its pictures
+Fetch = Callable[[int], dict[str, Tensor]]  # from a number of rows, at most B, to what these have of their pictures
 
 
 def live(batch: int, vision: CLIPVisionConfig, device: torch.device) -> Fetch:
     """Pixels, which the step encodes."""
-    pixels = {"pixel_values": torch.randn(batch, 3, vision.image_size, vision.image_size, device=device)}
-    return lambda: pixels
+    pixels = torch.randn(batch, 3, vision.image_size, vision.image_size, device=device)
+    return lambda rows: {"pixel_values": pixels[:rows]}
 
 
 def in_batch(batch: int, vision: CLIPVisionConfig, device: torch.device) -> Fetch:
     """The same tokens at every step, which are there already."""
-    tokens = {"image_tokens": torch.randn(batch, *tokens_shape(vision), device=device)}
-    return lambda: tokens
+    tokens = torch.randn(batch, *tokens_shape(vision), device=device)
+    return lambda rows: {"image_tokens": tokens[:rows]}
 
 
 def on_host(batch: int, vision: CLIPVisionConfig, device: torch.device) -> Fetch:
     """Tokens gathered from a cache's files and sent to the device, as image_tokens_on=host does it."""
     cache = filled_cache(vision, device)
-    return lambda: {"image_tokens": cache.gather(torch.randint(PICTURES, (batch,))).to(device, non_blocking=True)}
+    return lambda rows: {"image_tokens": cache.gather(torch.randint(PICTURES, (rows,))).to(device, non_blocking=True)}
 
 
 def on_device(batch: int, vision: CLIPVisionConfig, device: torch.device) -> Fetch:
@@ -42,8 +42,8 @@ def on_device(batch: int, vision: CLIPVisionConfig, device: torch.device) -> Fet
     held = filled_cache(vision, device).gather(torch.arange(PICTURES)).to(device)
     pinned = device.type == "cuda"
 
-    def fetch() -> dict[str, Tensor]:
-        numbers = torch.randint(PICTURES, (batch,), pin_memory=pinned)
+    def fetch(rows: int) -> dict[str, Tensor]:
+        numbers = torch.randint(PICTURES, (rows,), pin_memory=pinned)
         return {"image_tokens": held[numbers.to(device, non_blocking=True)]}
 
     return fetch

@@ -88,19 +88,19 @@ def random_backbone(language_model: str, dtype: torch.dtype, quantize: str | Non
 
 def random_batches(
     language_model: str, batch: int, image_tokens: str, device: torch.device
-) -> Callable[[], dict[str, Tensor]]:
-    """What gives a step its batch: the same full-length texts, and random images or image tokens."""
+) -> Callable[[int], dict[str, Tensor]]:
+    """What gives a step its batch, of so many rows: the same full-length texts, and random images or image tokens."""
     ids = torch.randint(3, CONFIGS[language_model].vocab_size, (batch, TEXT), device=device)
     ids[:, -1] = CONFIGS[language_model].eos_token_id or 3
     texts = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     texts["targets"] = torch.rand(batch, ANSWERS, device=device)
     fetch = IMAGE_TOKENS[image_tokens](batch, VISION, device)
-    return lambda: texts | fetch()
+    return lambda rows: {name: values[:rows] for name, values in texts.items()} | fetch(rows)
 
 
 def random_batch(language_model: str, batch: int, image_tokens: str, device: torch.device) -> dict[str, Tensor]:
     """One such batch."""
-    return random_batches(language_model, batch, image_tokens, device)()
+    return random_batches(language_model, batch, image_tokens, device)(batch)
 
 
 def make_step(
@@ -109,24 +109,23 @@ def make_step(
     """The function that does one whole step."""
     task = TASKS["vqa"]
     next_batch = random_batches(language_model, batch, image_tokens, device)
-    next_half = random_batches(language_model, max(1, batch // 2), image_tokens, device)
     layers = model.num_layers
     optimizer = OPTIMIZERS["adamw"](parameter_groups(model.named_parameters(), 1e-4, 0.01, 10), 1e-4)
     bandit = KArmedBandit(layers)
 
     def infer() -> None:
         with torch.inference_mode():
-            model.eval()(next_batch(), layers // 2)
+            model.eval()(next_batch(batch), layers // 2)
 
     def train(layer: int = layers // 2) -> None:
-        rows = next_batch()
+        rows = next_batch(batch)
         task.loss(model.train()(rows, layer), rows["targets"]).backward()
         optimizer.step()
         optimizer.zero_grad()
 
     def search() -> None:
         train(bandit.random_arm())
-        arms, half = bandit.sample(ARMS), next_half()
+        arms, half = bandit.sample(ARMS), next_batch(max(1, batch // 2))
         with torch.inference_mode():
             logits = model.eval().forward_arms(half, arms)
             scores = torch.stack([100 * task.score(logits[arm], half["targets"]).mean() for arm in arms])
