@@ -12,7 +12,6 @@ own, the others as torch comes. It takes steps for 30 seconds to warm up, and in
 import argparse
 import functools
 import json
-import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -28,6 +27,7 @@ from torch.nn import functional as F
 from transformers import ViltConfig, ViltForQuestionAnswering
 
 from benchmarks import step
+from benchmarks.meters import spread
 from benchmarks.step import ARMS, TEXT, TOLERANCE, build, make_step, plain_prompt, random_batch
 from dvp.backbones import State
 from dvp.backbones.encoder import Encoder
@@ -187,8 +187,18 @@ def in_turns(mode: str, batch: int, repeats: int) -> dict[str, list[float]]:
     return {name: [taken[name] for taken in turns] for name in names}
 
 
+def times_faster(times: dict[str, list[float]]) -> dict[str, list[float]]:
+    """How many times faster than the published step each other was, turn by turn: what slows a turn slows both."""
+    slow = times["published"]
+    return {
+        name: [published / own for published, own in zip(slow, taken, strict=True)]
+        for name, taken in times.items()
+        if name != "published"
+    }
+
+
 def main() -> None:
-    """Measure and print a row per mode and batch size."""
+    """Measure and print a row per mode and batch size: medians over the turns, and the least and the most."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mode", default=",".join(step.MODES))
     parser.add_argument("--batch", default="8", help="sizes, separated by commas")
@@ -199,11 +209,11 @@ def main() -> None:
     for batch in map(int, options.batch.split(",")):
         for mode in options.mode.split(","):
             times = in_turns(mode, batch, options.repeats)
-            row = {name: statistics.median(taken) for name, taken in times.items()}
-            rows.append({"mode": mode, "batch": batch} | row)
-            seconds = "  ".join(f"{name} {value:.2f} s" for name, value in row.items())
-            faster = "  ".join(f"{name} {row['published'] / row[name]:.1f} x" for name in row if name != "published")
-            print(f"{mode} {batch}: {seconds} | against published: {faster}", flush=True)
+            faster = times_faster(times)
+            rows.append({"mode": mode, "batch": batch, "seconds": times, "faster": faster})
+            seconds = "  ".join(f"{name} {spread(taken)} s" for name, taken in times.items())
+            ratios = "  ".join(f"{name} {spread(taken)} x" for name, taken in faster.items())
+            print(f"{mode} {batch}: {seconds} | against published: {ratios}", flush=True)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")
 

@@ -1,14 +1,17 @@
 """What a step costs in operations and bytes, which no machine changes, and the rows that the benchmark writes."""
 
+import importlib.util
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from benchmarks import memory, step
+from benchmarks import image_tokens, memory, meters, step
 from dvp.compressor import VisualTokenCompressor
 from dvp.tasks import TASKS
 
@@ -77,6 +80,52 @@ def test_there_is_a_row_for_every_combination(tiny, tmp_path: Path, monkeypatch:
         assert 0 < row["seconds_min"] <= row["seconds_median"]
         assert row["gflop_per_sample"] > 0 and row["matmul_share"] > 0
         assert row["max_logit_difference"] <= row["tolerance"]
+
+
+@pytest.mark.parametrize("kept", ["host", "device"])
+def test_tokens_of_a_cache_are_drawn_anew_for_each_step(kept: str, tiny) -> None:
+    fetch = step.random_batches("bert", 4, kept, torch.device("cpu"))
+    first, second = fetch(4)["image_tokens"], fetch(2)["image_tokens"]
+    assert first.shape == (4, 5, 48) and second.shape == (2, 5, 48)
+    assert not torch.equal(first[:2], second)
+
+
+def test_a_cache_holds_different_pictures(tiny) -> None:
+    held = image_tokens.filled_cache(step.VISION, torch.device("cpu")).gather(torch.arange(image_tokens.PICTURES))
+    assert len(held.flatten(1).unique(dim=0)) == image_tokens.PICTURES
+
+
+@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is missing")
+@pytest.mark.parametrize("quantize, held", [("8bit", "Int8Params"), ("4bit", "Params4bit")])
+def test_a_frozen_language_model_is_measured_in_bits(
+    quantize: str, held: str, tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = step.random_backbone("bert", torch.float32, quantize)
+    assert held in {type(one.weight).__name__ for one in backbone.modules() if hasattr(one, "weight")}
+    words = ["--mode", "train_adapter", "--batch", "2", "--image-tokens", "host", "--json", f"{tmp_path}/out.json"]
+    run(monkeypatch, *words, "--quantize", quantize)
+    (row,) = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert row["quantize"] == quantize and row["seconds_min"] > 0
+
+
+def test_what_is_trained_is_not_held_in_bits(tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="for a frozen language model"):
+        run(monkeypatch, "--mode", "train", "--quantize", "8bit")
+
+
+def test_waits_of_a_step_are_counted(tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["--mode", "infer,search", "--batch", "2", "--image-tokens", "cache", "--json", f"{tmp_path}/out.json"]
+    run(monkeypatch, *words, "--profile")
+    infer, search = (row["host_waits"] for row in json.loads((tmp_path / "out.json").read_text(encoding="utf-8")))
+    assert set(infer.values()) == {0}
+    assert search["aten::_local_scalar_dense"] > 0  # on a CPU the optimiser reads a count of steps for each weight
+
+
+@pytest.mark.parametrize("wait", [Tensor.item, bool, float])
+def test_a_read_value_is_a_wait(wait: Callable) -> None:
+    values = torch.arange(3)
+    counted = meters.host_waits(lambda: [wait(value) for value in values], torch.device("cpu"))
+    assert counted == {"aten::_local_scalar_dense": 3, "cudaStreamSynchronize": 0, "Memcpy DtoH": 0}
 
 
 def test_the_peak_of_a_row_is_its_own(tiny) -> None:
