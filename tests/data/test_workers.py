@@ -1,6 +1,11 @@
-"""Processes that load data are sent paths, not tables, however they are started."""
+"""Processes that load data are sent paths, not tables, however they are started; they begin while nothing else runs."""
 
+import hashlib
+import os
 import pickle
+import sys
+import threading
+import time
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
@@ -8,6 +13,7 @@ import pytest
 import torch
 from tiny_world import rows_of, write_table
 
+from dvp.data import workers
 from dvp.data.arrow import Table, open_table
 from dvp.data.lengths import Batches
 from dvp.data.questions import Questions
@@ -62,3 +68,34 @@ def test_processes_started_afresh_load_the_same_rows(start: str, questions: Ques
     for loaded, row in zip(loader, questions, strict=True):
         assert loaded.keys() == row.keys() and loaded["question_id"] == row["question_id"]
         assert torch.equal(loaded["pixel_values"], row["pixel_values"])
+
+
+@pytest.mark.skipif(not workers.THREADS.is_dir(), reason="threads are looked up as Linux shows them")
+@pytest.mark.parametrize("patience", [workers.PATIENCE, 0.0])
+def test_a_fork_waits_for_threads_that_run_and_not_for_those_at_rest(patience, monkeypatch) -> None:
+    monkeypatch.setattr(workers, "PATIENCE", patience)
+    sleeping = threading.Event()
+    sleeper = threading.Thread(target=sleeping.wait)
+    busy = threading.Thread(target=hashlib.sha256, args=(bytes(100_000_000),))  # outside of Python: 0.1 s and more
+    for thread in (sleeper, busy):
+        thread.start()
+    workers.come_to_rest()
+    waited = not workers._others_run()
+    busy.join()
+    start = time.monotonic()
+    workers.come_to_rest()
+    seconds = time.monotonic() - start
+    sleeping.set()
+    sleeper.join()
+    assert waited == (patience > 0)
+    assert seconds < 0.5  # the sleeper does not hold it up
+
+
+@pytest.mark.skipif(sys.version_info >= workers.FORKS_SAFELY, reason="this Python forks safely by itself")
+def test_every_fork_waits(monkeypatch) -> None:
+    seen = []
+    monkeypatch.setattr(workers, "_others_run", lambda: seen.append(True))
+    if not (child := os.fork()):
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert seen
