@@ -38,7 +38,7 @@ IDLE: tuple[tuple[tuple[str, ...], Callable[[dict[str, Any]], bool], str], ...] 
     (("adapter_targets",), lambda c: c["use_adapter"] not in PEFT, "it is for use_adapter=lora, dora or ia3"),
     (("resume_from",), lambda c: c["test_only"], "a test takes load_path"),
     (("save_every",), lambda c: c["test_only"], "a test saves no checkpoint"),
-    (("report",), lambda c: c["search_stage"] or c["test_only"], "only a training has a report.html"),
+    (("report",), lambda c: c["test_only"], "a test has no report.html"),
     (("start_from",), lambda c: c["test_only"], "a test takes load_path"),
     (SWEEP, lambda c: True, "it is for sweep"),
     (("runs",), lambda c: True, "it is for compare"),

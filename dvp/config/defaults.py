@@ -27,7 +27,7 @@ def defaults():
     data_root = ""  # folder of the Arrow files, see DATA.md
     log_dir = "./result"  # runs, searches, submissions
     logger = None  # wandb, mlflow or trackio: where metrics go beside metrics.csv and TensorBoard
-    report = True  # a training ends with report.html: curves, answers with heat maps, the command to repeat it
+    report = True  # a training ends with report.html: curves, answers, heat maps; a search counts what it has cost
     load_path = ""  # checkpoint to test or to start from, of a search too; the published code's tells most settings
     start_from = None  # search: from the newest search's K and weights, its last.ckpt; None: anew, or load_path
     resume_from = None  # checkpoint to go on from, exactly; auto (or last): this experiment's newest, if there is one

@@ -81,7 +81,7 @@ def test_it_answers_elsewhere_as_the_checkpoint_does(with_base: bool, last: Path
 def test_without_its_base_the_setting_is_named_and_another_vocabulary_refused(export, checkpoint, tmp_path) -> None:
     last = checkpoint(BERT)
     out = export(last)
-    with pytest.raises(UserError, match=r"needs tokenizer=\./bert\d+, where nothing is: say with tokenizer="):
+    with pytest.raises(UserError, match=r"needs tokenizer=\./bert\d+ and clip_model=\./clip\d+, where nothing is: say"):
         dvp.load(out)
     other = shutil.copytree(base_of(last)["tokenizer"], tmp_path / "other")
     words = (other / "vocab.txt").read_text().split("\n")

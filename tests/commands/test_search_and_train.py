@@ -71,7 +71,7 @@ def test_nothing_is_trained_after_a_search_that_found_nothing(settings, refused,
     assert "Nothing was trained, since the search is undecided" in sentence and "search.json" in sentence
     assert not (Path(settings["log_dir"]) / f"{BERT}_seed0").exists()
     (route,) = re.findall(r"go on from its leader so far, (load_path=\S+) (insert_layer=\d+);", sentence)
-    command("with", BERT, *route, **settings)
+    command("with", BERT, *route, **settings | {"report": True})
     assert len(list((Path(settings["log_dir"]) / f"{BERT}_seed0").glob("*/report.html"))) == 1
 
 

@@ -26,7 +26,7 @@ def run_unread(*words: str) -> subprocess.CompletedProcess:
 
 @pytest.mark.parametrize("words", ["help", "help seed", "--help", "print_config with dvp_search_bert_vqa", "training"])
 def test_it_ends_without_a_word(words: str, tiny: Callable[..., dict]) -> None:
-    settings = [f"{key}={value}" for key, value in tiny("dvp_adaption_bert_gqa").items()]
+    settings = [f"{key}={value}" for key, value in tiny("dvp_adaption_bert_gqa", insert_layer=0).items()]
     training = ["with", "dvp_adaption_bert_gqa", *settings]
     ended = run_unread(*(training if words == "training" else words.split()))
     assert (ended.returncode, ended.stderr) == (UNREAD, "")
