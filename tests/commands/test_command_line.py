@@ -298,7 +298,7 @@ def test_a_layer_that_nobody_has_chosen_is_said_with_the_way_to_one(command, tin
     search = line.partition("To find K: ")[2].partition(", then add start_from=search")[0].split()
     assert "at K = 0." in line and search[:4] == ["python", "run.py", "with", "dvp_search_bert_vqa"]
     typed = ex.check_command_line(None, search[3:])
-    assert typed["use_adapter"] is True and not {"learning_rate", "max_steps"} & typed.keys()
+    assert typed["use_adapter"] is True and not {"learning_rate", "max_steps", "fast_dev_run"} & typed.keys()
     (tmp_path / "k.json").write_text('{"insert_layer": 0}', encoding="utf-8")
     command("with", "dvp_search_bert_vqa", **settings)
     command("with", BERT, **settings, insert_layer=0)
