@@ -72,7 +72,7 @@ def _after_search(
 
 def no_layer_given(config: dict[str, Any], named: Sequence[str], typed: dict[str, Any]) -> str:
     """What to know before a training at the default layer, which nobody has chosen: the command that finds K."""
-    kept = {key: value for key, value in typed.items() if key not in OWN}
+    kept = {key: value for key, value in typed.items() if key not in (*OWN, "fast_dev_run")}  # which finds no K
     search = command([search_of(config), *(word for word in named if word not in NAMED)], kept)
     given = f"No insert_layer is given, so it trains at K = {config['insert_layer']}."
     return f"{given} To find K: {search}, then add start_from=search here."

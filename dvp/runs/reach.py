@@ -26,7 +26,7 @@ def require_reach(tokenizer: str, hint: str = "") -> None:
     It is asked once, where what fetches tries for half a minute. hint: what else can be done. What the hub says of a
     name that it does not have is told by what fetches.
     """
-    if Path(tokenizer).expanduser().exists():
+    if Path(tokenizer).expanduser().is_dir():
         return
     api = HfApi()
     try:
@@ -34,7 +34,8 @@ def require_reach(tokenizer: str, hint: str = "") -> None:
             api.model_info(tokenizer, timeout=PATIENCE)
     except (HfHubHTTPError, HFValidationError):
         return
-    except (HTTPError, ConnectionError) as error:  # the latter where HF_HUB_OFFLINE forbids it
+    # ConnectionError where HF_HUB_OFFLINE forbids it, the last two where the proxy is of a kind that httpx cannot use
+    except (HTTPError, ConnectionError, ImportError, ValueError) as error:
         raise UserError(
             f"tokenizer={tokenizer} is no folder here, and {api.endpoint} cannot be reached to fetch it: copy its "
             f"folder (config.json, tokenizer files, weights) here and give tokenizer=./{Path(tokenizer).name}{hint}."

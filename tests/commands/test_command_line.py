@@ -298,7 +298,7 @@ def test_a_layer_that_nobody_has_chosen_is_said_with_the_way_to_one(command, tin
     search = line.partition("To find K: ")[2].partition(", then add start_from=search")[0].split()
     assert "at K = 0." in line and search[:4] == ["python", "run.py", "with", "dvp_search_bert_vqa"]
     typed = ex.check_command_line(None, search[3:])
-    assert typed["use_adapter"] is True and not {"learning_rate", "max_steps"} & typed.keys()
+    assert typed["use_adapter"] is True and not {"learning_rate", "max_steps", "fast_dev_run"} & typed.keys()
     (tmp_path / "k.json").write_text('{"insert_layer": 0}', encoding="utf-8")
     command("with", "dvp_search_bert_vqa", **settings)
     command("with", BERT, **settings, insert_layer=0)
@@ -347,6 +347,7 @@ EARLY = {
     "a folder of runs to test": ({"load_path": "runs", "test_only": True}, "is a folder of 1 checkpoint(s)"),
     "no tokenizer": ({"tokenizer": "./nowhere"}, "tokenizer=./nowhere"),
     "no network": ({"tokenizer": "bert-base-nowhere"}, "or put `shapes` behind the experiment: a tiny BERT is here."),
+    "a file for a tokenizer": ({"tokenizer": "data/vqav2_train.arrow"}, "vqav2_train.arrow is no folder here"),
     "no encoder": ({"clip_model": "./nowhere"}, "clip_model=./nowhere"),
     "another size": ({"image_size": 32}, "takes 60 pixels"),
     "another model": ({"language_model": "T5", "tokenizer": SHAPES_MODELS / "bert"}, "holds a BERT model"),
@@ -394,6 +395,16 @@ def test_a_hub_that_is_not_reached_is_asked_once(command: str, data_root: str, f
     said = ended.stdout + ended.stderr
     assert ended.returncode == 1 and said.count(f"{hub['HF_ENDPOINT']} cannot be reached to fetch it") == 1
     assert len(ended.stderr.strip().splitlines()) == 1  # no word of trying again
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:{port}", "socks://127.0.0.1:{port}"])
+def test_a_hub_behind_a_proxy_that_cannot_be_used_is_not_reached(proxy: str, data_root: str, free_port: int) -> None:
+    network = {"ALL_PROXY": proxy.format(port=free_port), "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://hub.invalid"}
+    words = ["encode", "with", BERT, "shapes", f"data_root={data_root}", "tokenizer=bert-base-nowhere"]
+    asked = [sys.executable, "run.py", *words]
+    ended = subprocess.run(asked, cwd=ROOT, env=os.environ | network, capture_output=True, text=True)
+    assert ended.returncode == 1 and "http://hub.invalid cannot be reached to fetch it" in ended.stderr
+    assert len(ended.stderr.strip().splitlines()) == 1
 
 
 def test_a_start_that_fails_late_leaves_no_record(refused, command, tiny, tmp_path: Path) -> None:
