@@ -42,6 +42,8 @@ def convert(
         raise UserError(f"There is nothing to convert for {task!r}: take one of {', '.join(PREPARERS)}.")
     if not raw_root or not Path(raw_root).is_dir():
         raise UserError(f"raw_root={raw_root!r} is not a folder: give the one with {task}'s raw files, see DATA.md.")
+    if not data_root:
+        raise UserError("convert needs data_root=<folder>, which the tables are written to: give one.")
     if min_answer_count < 1 or rest_val_images < 0:
         raise UserError(
             f"min_answer_count={min_answer_count} must be at least 1 and rest_val_images={rest_val_images} at least 0."

@@ -37,6 +37,9 @@ def prepare(raw: Path, tables: Tables, options: Options) -> None:
     write("vqav2_val", "val", val, path_of, answers=answers)
     with_image = {image_id: questions for image_id, questions in val.items() if path_of(image_id).is_file()}
     rest_val = {image_id: with_image.pop(image_id) for image_id in _held_out(with_image, options)}
+    if not with_image:
+        taken = f"rest_val takes all {len(rest_val)} pictures of val, and trainable_val has none"
+        print(f"{taken}: give a smaller rest_val_images to train on some.")
     write("vqav2_rest_val", "val", rest_val, path_of, answers=answers)
     write("vqav2_trainable_val", "val", with_image, path_of, answers=answers, train=True)
 

@@ -101,6 +101,21 @@ def test_memory_does_not_grow_with_the_images_or_the_json(tmp_path):
     assert grown < 130
 
 
+def test_the_command_asks_for_a_folder_to_write_to(make_raw, tmp_path, refused, monkeypatch):
+    raw = make_raw("gqa")
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    assert "convert needs data_root=<folder>" in refused("convert", "with", "datasets=gqa", raw_root=raw)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("held_out, said", [(8, True), (7, False)])
+def test_the_command_says_where_rest_val_takes_all_of_val(make_raw, tmp_path, command, capsys, held_out, said):
+    raw, out = make_raw("vqa"), tmp_path / "out"
+    command("convert", "with", "datasets=vqa", raw_root=raw, data_root=out, rest_val_images=held_out)
+    assert ("rest_val takes all 8 pictures of val, and trainable_val has none" in capsys.readouterr().out) is said
+
+
 @pytest.mark.parametrize("task", ["vqa", "gqa", "snli_ve"])
 def test_the_command_says_where_the_tables_lie_and_what_searches_on_them(make_raw, tmp_path, command, capsys, task):
     out = tmp_path / "out here"
