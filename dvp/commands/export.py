@@ -9,7 +9,7 @@ from dvp.config import ex
 from dvp.config.rules import PEFT
 from dvp.errors import UserError
 from dvp.files import EXPORTED, description_name, read_description
-from dvp.runs.told import require_base
+from dvp.runs.told import base_of, require_base
 
 BESIDE = (
     " beside the language model and image encoder that it was trained with; where these have moved, say "
@@ -27,7 +27,7 @@ def export(load_path, to, push_to, tokenizer, clip_model, merge, with_base, over
     checkpoint, place = _check(load_path, to, push_to, overwrite)
     if merge:
         _check_merge(checkpoint)
-    base = {"tokenizer": str(tokenizer), "clip_model": str(clip_model)}
+    base = base_of(str(checkpoint), tokenizer, clip_model)
     if not _is_exported(checkpoint):
         require_base(str(checkpoint), base)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from dvp.config import ex
 from dvp.errors import UserError
-from dvp.runs.told import require_base
+from dvp.runs.told import base_of, require_base
 
 
 @ex.command(unobserved=True)
@@ -39,7 +39,8 @@ def open_checkpoint(
 
     options: those of `dvp.answering.load`. Raises UserError as that does.
     """
-    require_base(str(load_path), {"tokenizer": tokenizer, "clip_model": clip_model})
+    base = base_of(str(load_path), tokenizer, clip_model)
+    require_base(str(load_path), base)
 
     import torch  # here, so that help and mistakes answer at once
 
@@ -47,8 +48,7 @@ def open_checkpoint(
 
     return load(
         str(load_path),
-        tokenizer=tokenizer,
-        clip_model=clip_model,
+        **base,
         device="cuda" if num_gpus and torch.cuda.is_available() else "cpu",
         precision=None if precision == "auto" else precision,
         **options,

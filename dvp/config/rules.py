@@ -220,8 +220,13 @@ def fill(config: Mapping[str, Any]) -> dict[str, Any]:
         config["insert_layer"] = sorted(layers) if layers[1:] else layers[0]
     config["load_path"], config["resume_from"] = config["load_path"] or "", config["resume_from"] or None
     config["adapter_targets"] = targets_in(config["adapter_targets"])
-    config["tokenizer"] = config["tokenizer"].replace("{language_model}", config["language_model"].lower())
+    config["tokenizer"] = tokenizer_of(config["tokenizer"], config["language_model"])
     return config | {"devices": (config["num_gpus"] or config["cpu_processes"]) * config["num_nodes"]}
+
+
+def tokenizer_of(tokenizer: str, language_model: str) -> str:
+    """Where the tokenizer lies by this setting, whose placeholder stands for the family of the language model."""
+    return tokenizer.replace("{language_model}", language_model.lower())
 
 
 def passes_of(config: dict[str, Any]) -> int:

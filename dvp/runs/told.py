@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dvp.config.rules import tokenizer_of
 from dvp.errors import UserError
 from dvp.files import EXPORTED, description_name, read_description
 from dvp.runs.reach import is_nowhere, is_path, require_reach
@@ -38,6 +39,13 @@ def settings_told(path: str, on_gpu: bool) -> dict[str, Any]:
     if told.get("precision") == 16 and not on_gpu:
         told["precision"] = "auto"
     return told
+
+
+def base_of(path: str, tokenizer: Any, clip_model: Any) -> dict[str, str]:
+    """Where these settings say that the base of a checkpoint lies; a placeholder stands for the checkpoint's family."""
+    if Path(path).is_dir():
+        tokenizer = tokenizer_of(str(tokenizer), read_description(path)["language_model"])
+    return {"tokenizer": str(tokenizer), "clip_model": str(clip_model)}
 
 
 def require_base(path: str, config: Mapping[str, Any]) -> None:
