@@ -25,16 +25,20 @@ def what_next(config: dict[str, Any], trainer: "pl.Trainer", named: Sequence[str
     if not trainer.lightning_module.bandit:
         head, lines = "Next:", _after_training(config, checkpoint_of(trainer), named, typed)
     else:
-        last = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
-        head, line = _after_search(config, trainer, last, named, typed)
+        head, line = _after_search(config, trainer, named, typed)
         lines = [line]
     return "\n".join([head, *(f"  {line}" for line in lines)])
 
 
 def checkpoint_of(trainer: "pl.Trainer") -> str:
     """The best checkpoint of a training, the last where none was validated."""
+    return trainer.checkpoint_callback.best_model_path or last_of(trainer)
+
+
+def last_of(trainer: "pl.Trainer") -> str:
+    """The newest checkpoint of a run; the one that it went on from, where it was at its end already."""
     last = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
-    return trainer.checkpoint_callback.best_model_path or str(last)
+    return str(last) if last.exists() or not trainer.ckpt_path else str(trainer.ckpt_path)
 
 
 def ask(config: dict[str, Any], checkpoint: str) -> str:
@@ -52,7 +56,7 @@ def _after_training(config: dict[str, Any], checkpoint: str, named: Sequence[str
 
 
 def _after_search(
-    config: dict[str, Any], trainer: "pl.Trainer", last: Path, named: Sequence[str], typed: dict[str, Any]
+    config: dict[str, Any], trainer: "pl.Trainer", named: Sequence[str], typed: dict[str, Any]
 ) -> tuple[str, str]:
     """What to do, and its command."""
     kept = {name: value for name, value in typed.items() if name not in STARTS}
@@ -61,7 +65,7 @@ def _after_search(
         return "This search was blind, and tells no K. Next, one that sees:", command(named, sees)
     if not trainer.lightning_module.bandit.verdict().found:
         key = "max_epoch" if config["max_steps"] is None else "max_steps"
-        longer = kept | {"resume_from": str(last), key: LONGER * config[key]}
+        longer = kept | {"resume_from": last_of(trainer), key: LONGER * config[key]}
         return "Next, at least twice as long in all:", command(named, longer)
     kept = {key: value for key, value in typed.items() if key not in OWN}
     words = [word.replace("dvp_search_", "dvp_adaption_") if word in NAMED else word for word in named]

@@ -210,6 +210,16 @@ def test_from_a_search_to_answers_by_what_is_printed_alone(command, tiny, capsys
     assert ask[:2] == ["predict", "with"] and ask[3:] == ["image=<picture>", "question=<question>"]
 
 
+def test_a_search_that_goes_on_at_its_end_names_the_checkpoint_that_there_is(command, tiny, capsys) -> None:
+    settings = tiny(SEARCH)
+    command("with", SEARCH, **settings)
+    (longer,) = next_commands(capsys.readouterr().out)
+    last = next(word.partition("=")[2] for word in longer if word.startswith("resume_from="))
+    command("with", SEARCH, **settings | {"resume_from": last})
+    (again,) = next_commands(capsys.readouterr().out)
+    assert f"resume_from={last}" in again
+
+
 @pytest.mark.parametrize("family, said", [("bert", True), ("llama", False)])  # LLaMA's experiments have adapters anyway
 def test_what_a_searchs_adapters_have_learnt_is_gone_on_with(family: str, said: bool) -> None:
     bandit = SimpleNamespace(verdict=lambda: Verdict(True, True, "K = 1"))
