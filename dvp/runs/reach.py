@@ -5,8 +5,10 @@ from pathlib import Path
 from huggingface_hub import HfApi, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
 
+from dvp.encoders.open_clip import OPEN_CLIP
 from dvp.errors import UserError
 
+TELL = ("config.json", "params.json", OPEN_CLIP)  # of a model: transformers', Meta's, open_clip's
 PATIENCE = 10  # seconds for the hub to say that it is there
 
 
@@ -18,6 +20,12 @@ def is_path(place: str) -> bool:
 def is_nowhere(place: str) -> bool:
     """Whether it is written as a path, and nothing is there."""
     return is_path(place) and not Path(place).expanduser().exists()
+
+
+def holds_no_model(place: str) -> bool:
+    """Whether it is written as a path, and no model is there: nothing, or a folder that tells of none."""
+    folder = Path(place).expanduser()
+    return is_nowhere(place) or is_path(place) and folder.is_dir() and not any((folder / one).is_file() for one in TELL)
 
 
 def require_reach(tokenizer: str, hint: str = "") -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from dvp.config.rules import tokenizer_of
 from dvp.errors import UserError
 from dvp.files import EXPORTED, description_name, read_description
-from dvp.runs.reach import is_nowhere, is_path, require_reach
+from dvp.runs.reach import holds_no_model, is_path, require_reach
 
 # What the checkpoint's function is: typed otherwise, a run is refused.
 AGREED = (
@@ -53,11 +53,11 @@ def require_base(path: str, config: Mapping[str, Any]) -> None:
 
     And where its tokenizer has another vocabulary than the one that an exported checkpoint brings along.
     """
-    missing = {key: str(config[key]) for key in PLACES if is_nowhere(str(config[key]))}
+    missing = {key: str(config[key]) for key in PLACES if holds_no_model(str(config[key]))}
     if missing:
         places = " and ".join(f"{key}={place}" for key, place in missing.items())
         keys = " and ".join(f"{key}=" for key in missing)
-        raise UserError(f"{path} needs {places}, where nothing is: say with {keys} where that lies now.")
+        raise UserError(f"{path} needs {places}, where no model is: say with {keys} where that lies now.")
     if Path(path).is_dir():
         require_reach(str(config["tokenizer"]))
     for name in VOCABULARIES if description_name(Path(path)) == EXPORTED else ():

@@ -162,11 +162,11 @@ def test_base_weights_that_moved_are_named_and_found(checkpoint, tmp_path: Path,
     where = json.loads(text)["config"]["tokenizer"]
     (moved / "description.json").write_text(text.replace(where, str(tmp_path / "gone")))
     write_checksums(moved)
-    with pytest.raises(UserError, match="gone, where nothing is: say with tokenizer= where"):
+    with pytest.raises(UserError, match="gone, where no model is: say with tokenizer= where"):
         dvp.load(moved)
     gone = tmp_path / "no encoder"
     said = refused("predict", "with", load_path=moved, clip_model=gone, image="", question="is there a red circle")
-    assert f"needs tokenizer={tmp_path / 'gone'} and clip_model={gone}, where nothing is" in said
+    assert f"needs tokenizer={tmp_path / 'gone'} and clip_model={gone}, where no model is" in said
     with pytest.raises(UserError, match="tokenizer=bert-base-nowhere is no folder here, and .* cannot be reached"):
         dvp.load(moved, tokenizer="bert-base-nowhere")
     expected = dvp.load(checkpoint(BERT)).answer(picture(5), "is there a red circle")

@@ -78,10 +78,19 @@ def test_it_answers_elsewhere_as_the_checkpoint_does(with_base: bool, last: Path
     assert not [place for place in (*base.values(), str(last.parents[3])) if place in told]
 
 
-def test_without_its_base_the_setting_is_named_and_another_vocabulary_refused(export, checkpoint, tmp_path) -> None:
+@pytest.mark.parametrize("beside", [None, "__init__.py"])
+def test_without_its_base_the_setting_is_named_and_another_vocabulary_refused(
+    beside: str | None, export, checkpoint, tmp_path, monkeypatch
+) -> None:
     last = checkpoint(BERT)
     out = export(last)
-    with pytest.raises(UserError, match=r"needs tokenizer=\./bert\d+ and clip_model=\./clip\d+, where nothing is: say"):
+    monkeypatch.chdir(tmp_path)
+    for place in base_of(last).values() if beside else ():  # of the same name, and no model
+        Path(Path(place).name).mkdir()
+        (Path(place).name / Path(beside)).touch()
+    with pytest.raises(
+        UserError, match=r"needs tokenizer=\./bert\d+ and clip_model=\./clip\d+, where no model is: say"
+    ):
         dvp.load(out)
     other = shutil.copytree(base_of(last)["tokenizer"], tmp_path / "other")
     words = (other / "vocab.txt").read_text().split("\n")
