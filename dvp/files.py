@@ -251,6 +251,8 @@ def read_description(path: str) -> dict[str, Any]:
         )
     name = description_name(folder)
     if name is None:
+        if (folder / WEIGHTS[EXPORTED]).is_file():
+            check_checksums(folder, EXPORTED)  # which an export has lost
         raise UserError(f"{path} is no checkpoint of this project, it has no description.json: give another folder.")
     check_checksums(folder, name)
     description = read_json(folder / name, remedy=ANOTHER)

@@ -119,15 +119,15 @@ def _refusing(where: str) -> Iterator[None]:
     try:
         yield
     except UserError as refusal:
-        raise UserError(f"The picture {where} is refused: {refusal}") from refusal
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UserError(f"The picture {where} is refused: {refusal}") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UserError(
             f"The picture {where} is too large: it has over {Image.MAX_IMAGE_PIXELS:,} pixels; replace it by a smaller."
-        ) from error
+        ) from None
     except Exception as error:  # decoders raise anything: OSError, SyntaxError, struct.error, AVIF's RuntimeError
         unknown = isinstance(error, UnidentifiedImageError)
         reason = "of no known format" if unknown else str(error).split("\n")[0]
-        raise UserError(f"The picture {where} is truncated or no picture ({reason}): replace it.") from error
+        raise UserError(f"The picture {where} is truncated or no picture ({reason}): replace it.") from None
 
 
 def _see_through(image: Image.Image) -> bool:

@@ -119,7 +119,7 @@ def _read(path: Any) -> tuple[bytes, str]:
         return Path(path).expanduser().read_bytes(), str(path)
     except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"The picture {path} cannot be read ({reason}): give the path of one that is there.") from error
+        raise UserError(f"The picture {path} cannot be read ({reason}): give the path of one that is there.") from None
 
 
 def _too_large(where: str, size: int) -> UserError:

@@ -30,9 +30,9 @@ def local_folder(path: str | Path) -> Path:
         raise UserError(
             f"{name} is no folder here, and {api.endpoint} does not give it ({error.response.status_code}): check the "
             "name, or log in with `hf auth login` where it is private."
-        ) from error
-    except (HTTPError, ConnectionError) as error:  # the latter where HF_HUB_OFFLINE forbids it
-        return _kept(api, name, error)
+        ) from None
+    except (HTTPError, ConnectionError):  # the latter where HF_HUB_OFFLINE forbids it
+        return _kept(api, name)
     raise UserError(
         f"{name} on {api.endpoint} is no export of this project: give one that `export` with push_to= has made."
     )
@@ -46,11 +46,11 @@ def _is_export(api: HfApi, name: str) -> bool:
         return False
 
 
-def _kept(api: HfApi, name: str, reason: Exception) -> Path:
+def _kept(api: HfApi, name: str) -> Path:
     try:
         return Path(api.snapshot_download(name, local_files_only=True))
     except LocalEntryNotFoundError:
         raise UserError(
             f"{name} is no folder here, and {api.endpoint} cannot be reached to look for it there: give a folder, or "
             "try again where there is a network."
-        ) from reason
+        ) from None

@@ -43,8 +43,8 @@ def require_reach(tokenizer: str, hint: str = "") -> None:
     except (HfHubHTTPError, HFValidationError):
         return
     # ConnectionError where HF_HUB_OFFLINE forbids it, the last two where the proxy is of a kind that httpx cannot use
-    except (HTTPError, ConnectionError, ImportError, ValueError) as error:
+    except (HTTPError, ConnectionError, ImportError, ValueError):
         raise UserError(
             f"tokenizer={tokenizer} is no folder here, and {api.endpoint} cannot be reached to fetch it: copy its "
             f"folder (config.json, tokenizer files, weights) here and give tokenizer=./{Path(tokenizer).name}{hint}."
-        ) from error
+        ) from None

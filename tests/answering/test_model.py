@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -265,6 +266,7 @@ def test_what_is_no_picture_is_refused_in_a_sentence(kind: str, model, tmp_path:
     with pytest.raises(UserError, match=message) as refusal:
         model.answer(make(tmp_path / "a.png"), "is there a red circle")
     assert len(str(refusal.value).splitlines()) == 1
+    assert "".join(traceback.format_exception(refusal.value)).count("Traceback") == 1  # all is said in the sentence
 
 
 @pytest.mark.parametrize("question", ["", "  ", None, 7])

@@ -403,3 +403,10 @@ def test_what_is_wrong_is_seen_before_torch_is_imported(checkpoint, tmp_path: Pa
         assert f"{message} 1 False" in ended.stderr, settings
         assert ended.stderr.count(message) >= 2, message
     assert {path.name for path in tmp_path.iterdir()} == {"last.ckpt"}
+
+
+def test_an_export_that_has_lost_its_description_names_that_file(export, checkpoint) -> None:
+    out = export(checkpoint(BERT))
+    (out / "config.json").unlink()
+    with pytest.raises(UserError, match="out is damaged, config.json is missing"):
+        dvp.load(out)

@@ -1,6 +1,7 @@
 """An export goes to the hub in one commit, and what stops it is said in a sentence."""
 
 import shutil
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -91,6 +92,7 @@ def test_a_name_that_gives_no_model_is_a_sentence(case: str, online: Hub, monkey
     with pytest.raises(UserError) as error:
         dvp.load(name)
     assert said in str(error.value) and name in str(error.value) and "\n" not in str(error.value)
+    assert "".join(traceback.format_exception(error.value)).count("Traceback") == 1  # all is said in the sentence
     assert not list(tmp_path.rglob("large.bin"))
 
 
