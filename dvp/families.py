@@ -241,6 +241,11 @@ def family_named(language_model: str) -> type[Family]:
     return FAMILIES[language_model.lower()]
 
 
+def tokenizer_of(tokenizer: str, language_model: str) -> str:
+    """Where the tokenizer lies by this setting, whose placeholder stands for the family of the language model."""
+    return tokenizer.replace("{language_model}", language_model.lower())
+
+
 def require_family(config: dict[str, Any], where: str) -> str:
     """The key in FAMILIES of a model's config.json; raises UserError with the nearest where it has no row."""
     found = str(config.get("model_type"))

@@ -9,7 +9,7 @@ from dvp.config.experiments import TASK_NAMES
 from dvp.config.near import MANY, near
 from dvp.config.targets import WORDS, is_targets, targets_in
 from dvp.errors import UserError
-from dvp.families import LANGUAGE_MODELS
+from dvp.families import LANGUAGE_MODELS, tokenizer_of
 from dvp.scienceqa.text import FORMATS
 
 
@@ -222,11 +222,6 @@ def fill(config: Mapping[str, Any]) -> dict[str, Any]:
     config["adapter_targets"] = targets_in(config["adapter_targets"])
     config["tokenizer"] = tokenizer_of(config["tokenizer"], config["language_model"])
     return config | {"devices": (config["num_gpus"] or config["cpu_processes"]) * config["num_nodes"]}
-
-
-def tokenizer_of(tokenizer: str, language_model: str) -> str:
-    """Where the tokenizer lies by this setting, whose placeholder stands for the family of the language model."""
-    return tokenizer.replace("{language_model}", language_model.lower())
 
 
 def passes_of(config: dict[str, Any]) -> int:

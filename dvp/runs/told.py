@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dvp.config.rules import tokenizer_of
 from dvp.errors import UserError
+from dvp.families import tokenizer_of
 from dvp.files import EXPORTED, description_name, read_description
 from dvp.runs.reach import holds_no_model, is_path, require_reach
 
