@@ -25,6 +25,7 @@ from dvp.errors import Stopped, UserError, end_with
 # What Sacred says of settings that may be of several types, beside a sentence, and of runs that are not written down
 NOISE = ("Changed type of config entry", "Failed after", "Aborted after", "No observers have been added")
 LAST = "shapes"  # the named config that makes any experiment small, and so goes last
+PATHS = {"compare": "runs", "convert": "raw_root", "encode": "data_root"}  # what a path is to a command; else load_path
 TELL = ("datasets", "load_path", "test_only")  # settings that say in an experiment's place what is done
 
 
@@ -107,7 +108,7 @@ class CommandLine(Experiment):
             elif is_saved(word):
                 read_saved(word)
             else:
-                self._require("experiment", word, before)
+                self._require("experiment", word, before, command or "main")
         self._refuse_order(words)
         if words and command in (None, "main"):
             self._require_experiment(words, updates)
@@ -151,10 +152,10 @@ class CommandLine(Experiment):
             else:
                 values = bool(flags.get(word))
 
-    def _require(self, kind: str, word: str, before: str = "") -> None:
+    def _require(self, kind: str, word: str, before: str = "", command: str = "") -> None:
         """Raise UserError, with what may be meant, where there is no command, setting or experiment of this name.
 
-        before: the word that stands there, of which this one may be a part.
+        before: the word that stands there, of which this one may be a part. command: for which an experiment is given.
         """
         choices = {"command": self.commands, "setting": self.settings, "experiment": self.named_configs}[kind]
         if word in choices:
@@ -166,6 +167,8 @@ class CommandLine(Experiment):
         key, _, begun = before.partition("=")
         if key in SENTENCES and " " not in begun:
             hint = f'put quotes around a text of several words, as in {key}="{begun} {word} ...".'
+        elif kind == "experiment" and ("/" in word or Path(word).is_dir()):
+            hint = f"a folder or file is given by its setting, as in {PATHS.get(command, 'load_path')}={word}."
         elif kind == "experiment" and word in self.settings:
             hint = f"it is a setting, write {word}=<value>."
         elif kind == "experiment" and word in self.commands:

@@ -59,6 +59,8 @@ def run_here(*words: Any, cwd: Path = ROOT) -> subprocess.CompletedProcess:
         ("main with max_steps=2", "No experiment is given: name one"),
         ("predict with load_path=a question=What is it?", 'as in question="What is ..."'),
         ("predict with image=a.jpg shaps", "did you mean shapes?"),
+        ("compare with result/a result/b", "as in runs=result/a."),
+        ("predict with result/last.ckpt image=a.jpg", "as in load_path=result/last.ckpt."),
         ("with dvp_search_bert_vqa nowhere.json", "nowhere.json cannot be read"),
         ("with dvp_search_bert_vqa seed={[]:1}", "is no value"),
         ("help lerning_rate", "did you mean learning_rate"),
