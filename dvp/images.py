@@ -4,6 +4,8 @@ import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, PngImagePlugin, UnidentifiedImageError, features
@@ -21,6 +23,7 @@ if features.check("avif"):
     # A decoder with threads that is left when a process forks to load data makes the new one wait for them for ever.
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
+MOST_BYTES = 100 * 10**6  # of the file of a picture that is asked about
 BEHIND = "white"  # put behind what is transparent: drawings mostly are dark lines
 DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")  # PIL cuts their values off at 255 where it makes them RGB
 RANGES = {"F": (1, 255, 65535)}  # the values end at the first that none exceeds
@@ -40,6 +43,27 @@ TRAITS = {  # what a conversion says of a picture, behind the number of such pic
     "deep": "of more than 8 bits a value: scaled to 8 by the range that they use (1, 255 or 65535)",
     "turned": "that lie on their side or mirrored, says their EXIF: turn_pictures=True turns them where they are used",
 }
+
+
+def read_file(path: Any) -> bytes:
+    """The bytes of a picture's file; raises UserError for what is no path, cannot be read, or is too large."""
+    if not isinstance(path, str | Path) or str(path) in ("", "."):
+        raise UserError(f"The picture {path!r} is none: give a path, bytes or an image of PIL's.")
+    try:
+        require_small(Path(path).expanduser().stat().st_size, str(path))
+        return Path(path).expanduser().read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"The picture {path} cannot be read ({reason}): give the path of one that is there.") from None
+
+
+def require_small(size: int, where: str) -> None:
+    """Raise UserError where the file of a picture has more bytes than are read."""
+    if size > MOST_BYTES:
+        raise UserError(
+            f"The picture {where} is too large: it has {size / 1e6:,.0f} MB, over {MOST_BYTES / 1e6:.0f}; take a "
+            "smaller."
+        )
 
 
 def open_image(data: bytes | None, where: str) -> Image.Image:

@@ -11,11 +11,10 @@ from torch import Tensor
 
 from dvp.backbones.tokenizer import Tokenizer
 from dvp.errors import UserError
-from dvp.images import is_animated, open_image, take_image, upright
+from dvp.images import is_animated, open_image, read_file, require_small, take_image, upright
 
 Collate = Callable[[list[dict[str, Any]]], dict[str, Any]]
 Picture = str | Path | bytes | Image.Image
-MOST_BYTES = 100 * 10**6  # of a picture's file
 MOST_CHARACTERS = 5000  # of a question or a hint; what of it is read is mostly far less, and said
 UNKNOWN, SPACE = {"[UNK]", "<unk>"}, "\u2581"  # how vocabularies write what they lack, and what begins a word
 
@@ -79,9 +78,8 @@ def read_picture(image: Picture, turn: bool, where: str = "") -> tuple[Image.Ima
     if isinstance(image, Image.Image):
         picture = take_image(image, where or "that was given")
     else:
-        data, where = (image, where or "that was given") if isinstance(image, bytes) else _read(image)
-        if len(data) > MOST_BYTES:
-            raise _too_large(where, len(data))
+        data, where = (image, where or "that was given") if isinstance(image, bytes) else (read_file(image), str(image))
+        require_small(len(data), where)
         picture = open_image(data, where)
         if is_animated(data, where):
             notes.append("the picture is animated: its first frame is looked at")
@@ -108,21 +106,3 @@ def all_unknown(tokenizer: Tokenizer, question: str) -> bool:
     words = tokenizer.encode_all(re.findall(r"\w+", question))
     written = [{tokenizer.piece(number) for number in ids} - {SPACE} for ids in words]
     return bool(written) and all(pieces <= UNKNOWN for pieces in written)
-
-
-def _read(path: Any) -> tuple[bytes, str]:
-    if not isinstance(path, str | Path) or str(path) in ("", "."):
-        raise UserError(f"The picture {path!r} is none: give a path, bytes or an image of PIL's.")
-    try:
-        if (size := Path(path).expanduser().stat().st_size) > MOST_BYTES:
-            raise _too_large(str(path), size)
-        return Path(path).expanduser().read_bytes(), str(path)
-    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"The picture {path} cannot be read ({reason}): give the path of one that is there.") from None
-
-
-def _too_large(where: str, size: int) -> UserError:
-    return UserError(
-        f"The picture {where} is too large: it has {size / 1e6:,.0f} MB, over {MOST_BYTES / 1e6:.0f}; take a smaller."
-    )

@@ -75,17 +75,16 @@ class Skipped(Exception):
 
 def _lines(source: Path) -> Iterator[tuple[int, bytes]]:
     """The lines that are not blank, with their numbers from 1."""
-    try:
-        with open(source, "rb") as file:
-            yield from ((number, line) for number, line in enumerate(file, start=1) if line.strip())
-    except OSError as error:
-        raise UserError(f"ask_from={source} cannot be read ({error.strerror}): give a JSONL file.") from error
+    with open(source, "rb") as file:
+        yield from ((number, line) for number, line in enumerate(file, start=1) if line.strip())
 
 
 def _read(line: bytes) -> dict[str, Any]:
     try:
-        asked = json.loads(line.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:  # of JSON or of UTF-8
+        asked = json.loads(line.decode("utf-8-sig").rstrip())
+    except json.JSONDecodeError as error:
+        raise Skipped(f"it is no JSON ({error.msg}, column {error.colno}).") from error
+    except (ValueError, RecursionError) as error:  # of UTF-8
         raise Skipped(f"it is no JSON ({error}).") from error
     if not isinstance(asked, dict):
         raise Skipped('it is no object: write {"image": ..., "question": ...}.')

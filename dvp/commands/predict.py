@@ -1,10 +1,13 @@
 """Answer questions of one's own: one on the screen, or a file of them."""
 
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
 from dvp.config import ex
 from dvp.errors import UserError
+from dvp.images import open_image, read_file
 from dvp.runs.told import base_of, require_base
 
 
@@ -78,21 +81,43 @@ def _check(load_path: Any, image: Any, question: Any, ask_from: Any, to: Any, he
             raise UserError(f"to={to} is the file of questions: give the answers another place.")
         if to and not Path(str(to)).absolute().parent.is_dir():
             raise UserError(f"to={to}: there is no folder {Path(str(to)).parent}; make it, or give another place.")
+        _require_questions(Path(str(ask_from)))
         return
     if not str(question).strip():
         raise UserError('The question is empty: ask something, such as question="What is on the sofa?"')
+    if image and Path(str(image)).expanduser().is_dir():
+        raise UserError(f"image={image} is a folder: give the path of a picture.")
     if image and not Path(str(image)).expanduser().is_file():
         raise UserError(f"image={image}: there is no such file; give the path of a picture.")
+    if image:
+        open_image(read_file(str(image)), str(image))
     if to:
         raise UserError("to= is for ask_from, a file of questions: leave it out, or name the file.")
     if heatmap and Path(str(heatmap)).suffix.lower() != ".png":
         raise UserError(f"heatmap={heatmap} is drawn as PNG: give it a name that ends in .png.")
 
 
-def _answer_one(answering: Any, asked: dict[str, Any], top: int, as_json: bool, heatmap: str) -> None:
-    import json
-    import sys
+def _require_questions(source: Path) -> None:
+    """Raise UserError for a file that cannot be read, or whose lines are none of them an object of JSON."""
+    try:
+        with open(source, "rb") as file:
+            found = any(map(_is_object, file))
+    except OSError as error:
+        raise UserError(f"ask_from={source} cannot be read ({error.strerror}): give a JSONL file.") from None
+    if not found:
+        raise UserError(
+            f'ask_from={source} has no question: give a JSONL file, {{"image": ..., "question": ...}} on every line.'
+        )
 
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line.decode("utf-8-sig")), dict)
+    except (ValueError, RecursionError):  # of JSON or of UTF-8
+        return False
+
+
+def _answer_one(answering: Any, asked: dict[str, Any], top: int, as_json: bool, heatmap: str) -> None:
     prepared = answering.prepare(**asked)
     (answer,) = answering([prepared], top=top, attention=bool(heatmap))
     if heatmap:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from dvp.answering import Answering
-from dvp.answering.asked import MOST_BYTES
 from dvp.answering.heatmap import Panel
+from dvp.images import MOST_BYTES
 from dvp.page.asking import KEPT, Shown, ask
 from dvp.page.examples import Example, find_examples, write_examples
 

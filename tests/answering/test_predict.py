@@ -112,7 +112,11 @@ def test_bad_lines_are_reported_and_the_others_answered(
         command("predict", "with", load_path=last, **options)
     said, error = capsys.readouterr()
     assert said == f"3 of 6 questions are answered, 3 refused: {to}\n"
-    for number, what in ((3, "broken.png is truncated or no picture"), (4, "no JSON"), (6, "question is empty")):
+    for number, what in (
+        (3, "broken.png is truncated or no picture"),
+        (4, "no JSON (Expecting value, column 31)"),
+        (6, "question is empty"),
+    ):
         assert [line for line in error.splitlines() if f"asked.jsonl, line {number}: " in line and what in line]
     assert "3 of 6 lines" in error and "(3, 4, 6)" in error
     model = dvp.load(checkpoint(BERT))
@@ -266,7 +270,11 @@ EARLY = {
     "nothing": ({"top": 1}, "predict needs load_path"),
     "no checkpoint": ({"load_path": "none.ckpt", "image": "a.png", "question": "a"}, "none.ckpt: there is no such"),
     "no question": ({"load_path": "last.ckpt", "image": "a.png"}, "question is empty"),
-    "no picture": ({"load_path": "last.ckpt", "image": "none.png", "question": "a"}, "none.png: there is no such"),
+    "no file": ({"load_path": "last.ckpt", "image": "none.png", "question": "a"}, "none.png: there is no such"),
+    "no picture": ({"load_path": "last.ckpt", "image": "a.md", "question": "a"}, "a.md is truncated or no picture"),
+    "a folder": ({"load_path": "last.ckpt", "image": ".", "question": "a"}, "image=. is a folder"),
+    "no questions": ({"load_path": "last.ckpt", "ask_from": "a.png"}, "ask_from=a.png has no question"),
+    "only text": ({"load_path": "last.ckpt", "ask_from": "a.md"}, "ask_from=a.md has no question"),
     "no lines": ({"load_path": "last.ckpt", "ask_from": "none.jsonl"}, "none.jsonl: there is no such"),
     "both": ({"load_path": "last.ckpt", "ask_from": "a.png", "question": "a"}, "or a file of them"),
     "itself": ({"load_path": "last.ckpt", "ask_from": "a.png", "to": "a.png"}, "is the file of questions"),
@@ -285,6 +293,7 @@ def test_what_is_wrong_is_seen_before_torch_is_imported(image, checkpoint, tmp_p
     shutil.copytree(checkpoint(BERT), tmp_path / "last.ckpt")
     shutil.copytree(checkpoint(BERT), tmp_path / "damaged.ckpt")
     (tmp_path / "damaged.ckpt" / "description.json").write_text("{")
+    (tmp_path / "a.md").write_text("# Read me\n\nhello\n")
     script = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r}); import run\n"
         f"for settings, message in {list(EARLY.values())!r}:\n"

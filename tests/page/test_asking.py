@@ -7,7 +7,7 @@ from PIL import Image
 from tiny_world import NAMED_FAMILIES, picture
 
 import dvp
-from dvp.answering import asked
+from dvp import images
 from dvp.page.asking import Shown, ask
 from dvp.page.examples import EXAMPLES, find_examples, write_examples
 
@@ -76,7 +76,7 @@ def test_a_refusal_is_a_sentence_that_tells_no_path(case: str, checkpoint, tmp_p
     if content == "bomb":
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     if content == "bytes":
-        monkeypatch.setattr(asked, "MOST_BYTES", 100)
+        monkeypatch.setattr(images, "MOST_BYTES", 100)
     if content is not None:
         upload.write_bytes(picture(1) if isinstance(content, str) else content)
     model = dvp.load(checkpoint("dvp_adaption_bert_vqa"))
