@@ -1,5 +1,6 @@
 """The rules: what each setting may be by itself (RULES), and what a run makes of all of them (check)."""
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -175,7 +176,8 @@ RULES: dict[str, Rule] = {
 }
 
 # Settings that are words, not values: raw_root=2014 is a folder.
-TEXTS = frozenset(key for key, rule in RULES.items() if rule in (_NAME, _PATH, _ANY_PATH, _NO_PATH, _TEXT))
+PATHS = frozenset(key for key, rule in RULES.items() if rule in (_PATH, _ANY_PATH, _NO_PATH))
+TEXTS = PATHS | {key for key, rule in RULES.items() if rule in (_NAME, _TEXT)}
 SENTENCES = frozenset(key for key, rule in RULES.items() if rule is _TEXT)  # of several words, mostly
 
 
@@ -215,6 +217,7 @@ def fill(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     check_values(config)
     config = dict(config) | {key: str(config[key]) for key in TEXTS if config[key] is not None}
+    config |= {key: os.path.expanduser(config[key]) for key in PATHS if config[key] is not None}
     config["datasets"] = one_task(config["datasets"])
     if isinstance(layers := config["insert_layer"], list | tuple):
         config["insert_layer"] = sorted(layers) if layers[1:] else layers[0]

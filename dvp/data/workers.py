@@ -30,7 +30,8 @@ def come_to_rest() -> None:
     """Wait until no other thread of this process runs, for PATIENCE at most.
 
     A child that is forked just as a thread of gloo's enters Python waits for ever for a lock which that thread had
-    (python/cpython#112275). This thread keeps Python to itself from here to the fork, so that those at rest stay so.
+    (python/cpython#112275). Such a thread enters at the end of what processes do together, and then rests until the
+    next time, which this one begins.
     """
     end = time.monotonic() + PATIENCE
     while _others_run() and time.monotonic() < end:

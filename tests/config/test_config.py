@@ -269,6 +269,12 @@ def test_numbers_that_name_folders_become_words_and_nothing_has_one_spelling(goo
     assert (config["log_dir"], config["tokenizer"], config["load_path"], config["resume_from"]) == ("1", "7", "", None)
 
 
+@pytest.mark.parametrize("key", sorted(PATHS))
+def test_a_tilde_in_a_path_is_the_home_folder(key: str, good: dict[str, Any]) -> None:
+    assert fill(good | {key: "~/here"})[key] == str(Path.home() / "here")
+    assert fill(good | {key: "~nobody-of-this-name/here"})[key] == "~nobody-of-this-name/here"
+
+
 @pytest.mark.parametrize(
     "settings, passes",
     [
