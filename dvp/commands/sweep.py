@@ -93,6 +93,8 @@ def _train(config: dict[str, Any], layer: int, seed: int, folder: Path, run: Any
     monitor, seconds = trainer.lightning_module.monitor, time.perf_counter() - start + duration_of(trainer).earlier
     updates, path = trainer.global_step, trainer.log_dir
     if level is None:  # the score at the end of the budget, which may be within an epoch
+        # Else metrics.csv had it one update later: Lightning takes the number of the update that would come next.
+        trainer.fit_loop.epoch_loop._batches_that_stepped = updates - 1
         trainer.validate(trainer.lightning_module, datamodule=trainer.datamodule, verbose=False)
         value = float(trainer.callback_metrics[monitor])
     else:
