@@ -86,7 +86,7 @@ def after_conversion(task: str, data_root: str) -> str:
     return f"The tables lie in {data_root}. Next (per_gpu_batchsize: what fits):\n  {typed}"
 
 
-def command(named: Sequence[str], settings: dict[str, Any]) -> str:
-    """The command line of a run with these named configs and settings."""
+def command(named: Sequence[str], settings: dict[str, Any], verb: str = "") -> str:
+    """The command line of a run with these named configs and settings, after a verb, if there is one."""
     words = [f"{key}={value}" for key, value in settings.items()]
-    return f"python run.py with {shlex.join([*named, *words])}"
+    return f"python run.py {f'{verb} ' if verb else ''}with {shlex.join([*named, *words])}"

@@ -108,6 +108,11 @@ def repeated(config: dict[str, Any], trainer: "pl.Trainer", named: Sequence[str]
     return command(words, kept | own)
 
 
+def versions() -> dict[str, str]:
+    """Those of Python and of the packages that decide a run's numbers, by name."""
+    return {"Python": sys.version.split()[0]} | {name: version(name) for name in PACKAGES}
+
+
 def about(config: dict[str, Any], trainer: "pl.Trainer") -> dict[str, str]:
     """When a training or search with this checked config began, how long it took, with which versions, on what."""
     from dvp.runs.progress import clock, duration_of
@@ -115,7 +120,7 @@ def about(config: dict[str, Any], trainer: "pl.Trainer") -> dict[str, str]:
 
     data, duration = trainer.datamodule, duration_of(trainer)
     about = {"began": duration.began, "took": clock(duration.seconds)}
-    about |= {"Python": sys.version.split()[0]} | {name: version(name) for name in PACKAGES}
+    about |= versions()
     about["on"] = str(trainer.strategy.root_device)
     if config["resume_from"]:
         about["gone on from"] = config["resume_from"]

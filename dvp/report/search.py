@@ -23,7 +23,7 @@ Z = (
     f"batches. Below {AS_GOOD:g} the layer may be as good; {DECIDED:g} of one that is far behind decide the search."
 )
 # What later commands add to search.json, as rows of a table
-LATER = {"trained": "Trained from its weights", "swept": "Trained at every layer"}
+LATER = {"trained": "Trained from its weights", "swept": "Trained at {swept_at}"}
 
 
 def report_search(folder: Path, search: dict[str, Any], loggers: Iterable[Any]) -> None:
@@ -52,6 +52,7 @@ def _title(search: dict[str, Any]) -> str:
 def _body(search: dict[str, Any]) -> list[str]:
     body = [f'<p class="verdict">{escape(search["verdict"])}</p>', _facts(search)]
     for key, heading in LATER.items():
+        heading = heading.format(swept_at=search.get("swept_at", "the layers of a sweep"))  # older ones do not tell
         body += [f"<h2>{heading}</h2>", table(search[key])] if key in search else []
     body += [_arms(search), *map(shown, charts(search).values())]
     settings = {key: search["config"][key] for key in SETTINGS if key in search["config"]}
