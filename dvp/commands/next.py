@@ -25,16 +25,21 @@ def what_next(config: dict[str, Any], trainer: "pl.Trainer", named: Sequence[str
     if not trainer.lightning_module.bandit:
         head, lines = "Next:", _after_training(config, checkpoint_of(trainer), named, typed)
     else:
-        last = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
-        head, line = _after_search(config, trainer, last, named, typed)
+        stages = "dvp_adaption_", "dvp_search_"  # search_and_train takes an experiment of either
+        words = [word.replace(*stages) if word in NAMED else word for word in named]
+        head, line = _after_search(config, trainer, last_of(trainer), words, typed)
         lines = [line]
     return "\n".join([head, *(f"  {line}" for line in lines)])
 
 
 def checkpoint_of(trainer: "pl.Trainer") -> str:
     """The best checkpoint of a training, the last where none was validated."""
-    last = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
-    return trainer.checkpoint_callback.best_model_path or str(last)
+    return trainer.checkpoint_callback.best_model_path or str(last_of(trainer))
+
+
+def last_of(trainer: "pl.Trainer") -> Path:
+    """The last checkpoint of a training or search."""
+    return Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
 
 
 def ask(config: dict[str, Any], checkpoint: str) -> str:

@@ -44,8 +44,7 @@ def search_and_train(_config, _run):
     trainer.strategy.barrier("the first process has written search.json")
     found = search_beside(last)
     if not found.record["found"]:
-        words = [word.replace(STAGES[1], STAGES[0]) if word in NAMED else word for word in named]
-        longer = what_next(search, trainer, words, typed)
+        longer = what_next(search, trainer, named, typed)
         why = useless(found.path, found.record)
         raise UserError(f"Nothing was trained, since the search {why}; {found.path} tells more. {longer}")
     at = {"insert_layer": found.insert_layer, "load_path": str(found.checkpoint)}

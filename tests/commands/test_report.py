@@ -175,9 +175,11 @@ def test_the_command_on_its_page_makes_the_same_search_again(tiny, command) -> N
     command("with", SEARCH, **settings)
     first = folder_of(settings)
     text = (first / "search.html").read_text()
+    assert f"Its checkpoint: {first / 'checkpoints' / 'last.ckpt'}<" in text and "<td>kab</td><td>mean</td>" in text
+    assert " max_steps=12 " in text and f"resume_from={first / 'checkpoints' / 'last.ckpt'}</pre>" in text
     assert "z: by how many of its standard errors" in text
     assert re.search(r"<td>began</td><td>\d{4}-.*<td>took</td>.*<td>torch</td>", text)
-    (typed,) = re.findall(r"<pre>python run.py (.*?)</pre>", text)
+    (typed,) = re.findall(r"<pre>python run.py (.*?)</pre>", text.partition("To repeat it")[2])
     command(*shlex.split(typed.replace("&#x27;", "'")))
     found = [json.loads((folder_of(settings, number) / "search.json").read_text()) for number in range(2)]
     assert found[0]["trace"] == found[1]["trace"] and found[0]["command"] == found[1]["command"]

@@ -42,6 +42,8 @@ def test_it_searches_goes_on_at_k_and_answers(settings, arm_one_is_better, comma
     assert f"From the search {last}, at K = 1: compressor 1, head, language model" in out
     page = (search / "search.html").read_text()
     assert "python run.py with dvp_search_bert_gqa" in page  # the search alone
+    (then,) = re.findall(r"<h2>To go on</h2><p>Its checkpoint: (\S+)</p>\n<pre>Next:\n  (.*)</pre>", page)
+    assert then[0] == str(last) and then[1].startswith(f"python run.py with {BERT} ") and "start_from=search" in then[1]
     assert str(best) in page and str(root / f"gqa_submit_{best.stem}.json") in page
     assert (root / f"gqa_submit_{best.stem}.json").is_file()
     assert f"Next:\n  python run.py predict with load_path={best} image=" in out

@@ -229,13 +229,7 @@ def test_tied_layers_are_all_named_and_an_unknown_regret_is_explained() -> None:
     assert found[5]["regret_told"] == "unknown, since K = 5 was not trained at"
     costs = {"flops": 1.0, "sweep_flops": 2.0, "path": "there"}
     told = {"monitor": "score", "metric": "score", "extent": "all 4 layers"}
-    sweep = {
-        "monitor": "score",
-        "metric": "score",
-        "table": table,
-        "extent": "all 4 layers",
-        "search": found[5] | costs,
-    }
+    sweep = told | {"table": table, "search": found[5] | costs}
     assert "regret of K = 5: unknown, since K = 5 was not trained at (best here: 1 and 3)" in table_lines(sweep)
     assert "Best here: 1 and 3. No search" in table_lines(sweep | {"search": None})
 
