@@ -23,6 +23,7 @@ from dvp.files import write_whole
 from dvp.module import DVPModule
 from dvp.report import page as pages
 from dvp.runs.answered import kept_answers
+from dvp.tasks import TASKS
 
 GQA = "dvp_adaption_bert_gqa"
 SEARCH = "dvp_search_bert_gqa"
@@ -67,6 +68,9 @@ def test_a_training_ends_with_its_report(family: str, task: str, tiny, command, 
     (best,) = (folder / "checkpoints").glob("epoch*.ckpt")
     assert f"<td>checkpoint</td><td>{best}</td>" in text and "<td>seed</td><td>0</td>" in text
     assert f"python run.py predict with load_path={best} image=&lt;picture&gt; " in text
+    assert set(re.findall(r"<td>(\w+_\S+\.arrow)</td>", text)) == {
+        f"{TASKS[task].files}_{split}.arrow" for split in (*TASKS[task].train, *TASKS[task].validate)
+    }
     assert re.search(rf"<td>began</td><td>{date.today().year}-.*<td>took</td><td>0:0\d:\d\d</td>", text)
     assert sorted(path.name for path in (folder / "report").iterdir()) == ["heat_maps.png", "loss.png", "metric.png"]
     # the rate is written every ten updates
@@ -190,6 +194,7 @@ def test_a_sweep_spells_out_what_it_set(tiny, command) -> None:
     command("sweep", "with", GQA, **settings)
     (text,) = (path.read_text() for path in Path(settings["log_dir"]).rglob("report.html"))
     assert "insert_layer=1" in text and "seed=3" in text and f"exp_name={GQA}_K1" in text
+    assert "layers=" not in text and "seeds=" not in text  # which a training does not take
 
 
 def test_where_there_is_no_room_it_is_said_and_the_run_has_ended(
