@@ -13,7 +13,7 @@ VERBS = (
     "add ask change check choose convert copy download fetch free get give go keep leave load make mend move name pass "
     "pip put python remove replace resume run save say search see set start take test type use wait write"
 ).split()
-ELSEWHERE = ("way", "hint", "remedy", "cause", "refusal")  # names of what says what to do
+ELSEWHERE = ("way", "hint", "remedy", "cause", "refusal", "longer")  # names of what says what to do
 # An imperative begins the sentence or follows a mark, or "must be" names what would do.
 WHAT_TO_DO = rf"`?({'|'.join(VERBS)})\b|{{({'|'.join(ELSEWHERE)})}}"
 REMEDY = re.compile(rf"(?:^|[:;,.] |, or |, and |, so |: on the CPU )({WHAT_TO_DO})|must be ", re.IGNORECASE)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sacred.run import Run
 
-from dvp.commands.next import what_next
+from dvp.commands.next import last_of, what_next
 from dvp.config import check, ex
 from dvp.errors import Stopped
 
@@ -98,7 +98,10 @@ def _report(config: dict[str, Any], trainer: "pl.Trainer", run: Run) -> None:
 
 
 def _complete(config: dict[str, Any], trainer: "pl.Trainer", run: Run, path: Path) -> None:
-    """Write into the record of a search, and on its page, how to repeat it, when and where it ran, and what it cost."""
+    """Write into the record of a search, and on its page, what comes next, how it is repeated, and what it cost.
+
+    And when and where it ran, with its checkpoint.
+    """
     from dvp.commands.report import about, repeated
     from dvp.report.search import update_search
     from dvp.search import read_search
@@ -106,6 +109,7 @@ def _complete(config: dict[str, Any], trainer: "pl.Trainer", run: Run, path: Pat
 
     search = read_search(path)
     known = {"command": repeated(config, trainer, *_typed(run)), "about": about(config, trainer)}
+    known |= {"checkpoint": str(last_of(trainer)), "next": what_next(config, trainer, *_typed(run))}
     cost = {"flops": search_flops(config, search)} if config["report"] else {}
     update_search(path, search | known | cost)
 

@@ -25,7 +25,9 @@ def what_next(config: dict[str, Any], trainer: "pl.Trainer", named: Sequence[str
     if not trainer.lightning_module.bandit:
         head, lines = "Next:", _after_training(config, checkpoint_of(trainer), named, typed)
     else:
-        head, line = _after_search(config, trainer, named, typed)
+        stages = "dvp_adaption_", "dvp_search_"  # search_and_train takes an experiment of either
+        words = [word.replace(*stages) if word in NAMED else word for word in named]
+        head, line = _after_search(config, trainer, words, typed)
         lines = [line]
     return "\n".join([head, *(f"  {line}" for line in lines)])
 
@@ -90,7 +92,7 @@ def after_conversion(task: str, data_root: str) -> str:
     return f"The tables lie in {data_root}. Next (per_gpu_batchsize: what fits):\n  {typed}"
 
 
-def command(named: Sequence[str], settings: dict[str, Any]) -> str:
-    """The command line of a run with these named configs and settings."""
+def command(named: Sequence[str], settings: dict[str, Any], verb: str = "") -> str:
+    """The command line of a run with these named configs and settings, after a verb, if there is one."""
     words = [f"{key}={value}" for key, value in settings.items()]
-    return f"python run.py with {shlex.join([*named, *words])}"
+    return f"python run.py {f'{verb} ' if verb else ''}with {shlex.join([*named, *words])}"

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dvp.commands.idle import SWEEP
 from dvp.commands.next import ask, checkpoint_of, command
 from dvp.config import NAMED, check, settle
 from dvp.errors import UserError
@@ -92,20 +93,26 @@ def _charts(trainer: "pl.Trainer", best: int | None) -> dict[str, Any]:
 def repeated(config: dict[str, Any], trainer: "pl.Trainer", named: Sequence[str], typed: dict[str, Any]) -> str:
     """The command of this training or search from its start, with the K and the weights that it was found to take.
 
-    What one command of several, as a sweep is, sets of its own is spelled out.
+    What one command of several, as a sweep is, sets of its own is spelled out, and what only such a one takes left out.
     """
     stages = ["dvp_search_", "dvp_adaption_"]
     own_stage, other = stages if config["search_stage"] else stages[::-1]
     words = [word.replace(other, own_stage) if word in NAMED else word for word in named]
-    kept = {key: value for key, value in typed.items() if key not in FOUND}
+    left_out = (*FOUND, *SWEEP)
+    kept = {key: value for key, value in typed.items() if key not in left_out}
     then = trainer.lightning_module.config or {}
     if not config["search_stage"]:
         kept["insert_layer"] = trainer.lightning_module.insert_layer
     if then.get("load_path"):
         kept["load_path"] = then["load_path"]
     plain = check(settle(words, kept))
-    own = {key: config[key] for key in plain if key not in FOUND and config[key] != plain[key]}
+    own = {key: config[key] for key in plain if key not in left_out and config[key] != plain[key]}
     return command(words, kept | own)
+
+
+def versions() -> dict[str, str]:
+    """Those of Python and of the packages that decide a run's numbers, by name."""
+    return {"Python": sys.version.split()[0]} | {name: version(name) for name in PACKAGES}
 
 
 def about(config: dict[str, Any], trainer: "pl.Trainer") -> dict[str, str]:
@@ -115,13 +122,14 @@ def about(config: dict[str, Any], trainer: "pl.Trainer") -> dict[str, str]:
 
     data, duration = trainer.datamodule, duration_of(trainer)
     about = {"began": duration.began, "took": clock(duration.seconds)}
-    about |= {"Python": sys.version.split()[0]} | {name: version(name) for name in PACKAGES}
+    about |= versions()
     about["on"] = str(trainer.strategy.root_device)
     if config["resume_from"]:
         about["gone on from"] = config["resume_from"]
     if config["as_published"]:
         about["arithmetic"] = "as published"
-    for name, size in tables_of(data.data_root, data.task.files).items():
+    sizes, read = tables_of(data.data_root, data.task.files), {table.path.name for table in data.tables.values()}
+    for name, size in ((name, size) for name, size in sizes.items() if name in read):
         about[name] = f"{size[0]:,} bytes, {size[1]}" if isinstance(size, list) else f"{size:,} bytes"
     return about
 

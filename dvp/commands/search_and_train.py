@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dvp.commands.early import missing_tables
 from dvp.commands.idle import idle
 from dvp.commands.main import carry_out
+from dvp.commands.next import ask, what_next
 from dvp.config import NAMED, check, ex, is_saved, read_saved, settle
 from dvp.errors import UserError
 from dvp.files import RESUME_WORDS
@@ -43,10 +44,9 @@ def search_and_train(_config, _run):
     trainer.strategy.barrier("the first process has written search.json")
     found = search_beside(last)
     if not found.record["found"]:
-        raise UserError(
-            f"Nothing was trained, since the search {useless(found.path, found.record)}; {found.path} tells more. "
-            "Give it more updates, with max_epoch or max_steps."
-        )
+        longer = what_next(search, trainer, named, typed)
+        why = useless(found.path, found.record)
+        raise UserError(f"Nothing was trained, since the search {why}; {found.path} tells more. {longer}")
     at = {"insert_layer": found.insert_layer, "load_path": str(found.checkpoint)}
     trainer = _stage(f"2 of 3: training at K = {found.insert_layer}", train | at, _run)
     best = trainer.checkpoint_callback
@@ -60,6 +60,7 @@ def search_and_train(_config, _run):
         page = update_search(found.path, found.record | {"trained": rows})
         print(f"\nSearch and training: {found.record['verdict']}")
         print("\n".join(f"  {name:26}{value}" for name, value in rows) + f"\nAll on one page: {page}")
+        print(f"Next:\n  {ask(train, checkpoint)}")
 
 
 def two_stages(named: Sequence[str], typed: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

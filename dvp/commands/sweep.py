@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from dvp.commands.idle import SWEEP, idle
 from dvp.commands.main import carry_out
+from dvp.commands.next import command
 from dvp.config import check, ex
 from dvp.errors import UserError
 from dvp.runs.folder import is_first_process
@@ -34,7 +36,8 @@ def sweep(_config, _run):
 
     tables = tables_of(config["data_root"], TASKS[config["datasets"]].files)
     folder = sweep_folder(config, tables)
-    wanted = [(layer, seed) for layer in _layers(config) for seed in _listed(config["seeds"])]
+    layers, there = _layers(config)
+    wanted = [(layer, seed) for layer in layers for seed in _listed(config["seeds"])]
     done = {(cell["layer"], cell["seed"]) for cell in read_cells(folder)}
     left = [cell for cell in wanted if cell not in done]
     ended = [cell for cell in left if config["metric"] == "score" and has_ended(_of_cell(config, *cell))]
@@ -47,7 +50,7 @@ def sweep(_config, _run):
             print(f"\n{number} of {len(left)}: K = {layer}, seed {seed}{only}", flush=True)
         _train(config, layer, seed, folder, _run)
     if is_first_process():
-        _report(config, tables, folder)
+        _report(config, tables, folder, there, (_run.meta_info["named_configs"], typed))
 
 
 def _refuse(config: dict[str, Any], typed: dict[str, Any]) -> None:
@@ -61,8 +64,8 @@ def _listed(value: Any) -> list[int]:
     return list(value) if isinstance(value, Sequence) else [value]
 
 
-def _layers(config: dict[str, Any]) -> list[int]:
-    """The layers to train at; raises UserError for one that the language model does not have."""
+def _layers(config: dict[str, Any]) -> tuple[list[int], int]:
+    """The layers to train at, and how many the model has; raises UserError for one that it does not have."""
     from dvp.build import build
 
     there = range(build(config | {"insert_layer": 0})[1].model.num_layers)
@@ -72,7 +75,7 @@ def _layers(config: dict[str, Any]) -> list[int]:
             f"layers={beyond[0]} is outside this model: {config['tokenizer']} has layers 0 to {there[-1]}; "
             "take some of these."
         )
-    return layers
+    return layers, len(there)
 
 
 def _of_cell(config: dict[str, Any], layer: int, seed: int) -> dict[str, Any]:
@@ -93,6 +96,8 @@ def _train(config: dict[str, Any], layer: int, seed: int, folder: Path, run: Any
     monitor, seconds = trainer.lightning_module.monitor, time.perf_counter() - start + duration_of(trainer).earlier
     updates, path = trainer.global_step, trainer.log_dir
     if level is None:  # the score at the end of the budget, which may be within an epoch
+        # Else metrics.csv had it one update later: Lightning takes the number of the update that would come next.
+        trainer.fit_loop.epoch_loop._batches_that_stepped = updates - 1
         trainer.validate(trainer.lightning_module, datamodule=trainer.datamodule, verbose=False)
         value = float(trainer.callback_metrics[monitor])
     else:
@@ -102,20 +107,28 @@ def _train(config: dict[str, Any], layer: int, seed: int, folder: Path, run: Any
         write_cell(folder, cell | {"monitor": monitor, "run": path})
 
 
-def _report(config: dict[str, Any], tables: dict[str, int], folder: Path) -> None:
-    """Make the table of all cells there are, with the search beside it, and print it."""
+def _report(
+    config: dict[str, Any], tables: dict[str, int], folder: Path, there: int, typed: tuple[Sequence[str], dict]
+) -> None:
+    """Make the table of all cells there are, with the search beside it, and print it.
+
+    there: how many layers the model has; typed: named configs and settings.
+    """
+    from dvp.commands.report import versions
     from dvp.report.search import update_search
     from dvp.report.sweep import report_sweep
     from dvp.search import agreeing_search
     from dvp.sweep import (
         alike,
         beside,
+        extent,
         read_cells,
         rows_for_search,
         search_flops,
         sweep_flops,
         table_lines,
         table_of,
+        trained_at,
         write_sweep,
     )  # fmt: skip
 
@@ -128,9 +141,14 @@ def _report(config: dict[str, Any], tables: dict[str, int], folder: Path) -> Non
         search = {"path": str(found.path)} | beside(table, cells, found.record, config["metric"]) | costs
     told = {"monitor": cells[0]["monitor"], "metric": config["metric"], "level": config["level"], "tables": tables}
     told |= {"table": table, "alike": alike(table, config["metric"])}
+    told |= {"trained_at": trained_at(table, there), "extent": extent(table, there)}
+    whole = {key: ",".join(map(str, sorted({cell[key[:-1]] for cell in cells}))) for key in ("layers", "seeds")}
+    told |= {"command": command(typed[0], typed[1] | whole, "sweep")}
+    told |= {"about": {"date": datetime.now().astimezone().isoformat(" ", "seconds")} | versions()}
     result = told | {"search": search, "cells": cells, "config": config}
     write_sweep(folder / "sweep.json", result)
     report_sweep(folder, result)
     if found:
-        update_search(found.path, found.record | {"swept": rows_for_search(result, folder)})
+        swept = {"swept": rows_for_search(result, folder), "swept_at": result["trained_at"]}
+        update_search(found.path, found.record | swept)
     print(f"\n{table_lines(result)}\nDetails in {folder / 'sweep.html'}")

@@ -159,7 +159,7 @@ class QuestionData(pl.LightningDataModule):
         For one rank, which is `cache.building()`. Raises NotNow for a full disk.
         """
         hashes = {split: self._picture_hashes(split, cache) for split in splits}
-        if shortage := cache.shortage(len(self._missing(cache, hashes))):
+        if shortage := cache.shortage(len(self._missing(cache, hashes)), as_met=True):
             raise NotNow(shortage)
         self.pictures = CachedPictures(cache, hashes, encode)
 

@@ -122,13 +122,17 @@ class TokenCache:
             place[:] = self.shards[shard][row - self.starts[shard]]
         return out
 
-    def shortage(self, count: int) -> str:
-        """Print what `count` images take; returns why the disk has not room for them, or nothing."""
+    def shortage(self, count: int, as_met: bool = False) -> str:
+        """Print what `count` images take; returns why the disk has not room for them, or nothing.
+
+        as_met: only those are encoded that batches will meet.
+        """
         if not count:
             return ""
         need, free = count * self.image_bytes, shutil.disk_usage(self.folder).free
         images = number_of(count, "image")
-        print(f"Encoding {images} into {self.folder}: {need / 1e9:.2f} GB ({free / 1e9:.0f} GB free).")
+        what = f"up to {images} that are not kept yet, as they are met," if as_met else images
+        print(f"Encoding {what} into {self.folder}: {need / 1e9:.2f} GB ({free / 1e9:.0f} GB free).")
         if need <= free:
             return ""
         return (

@@ -11,19 +11,25 @@ from dvp.report.chart import LETTERS, Chart, Line
 from dvp.report.page import page, shown, table, to_repeat, write_page
 from dvp.report.pictures import write_pictures
 from dvp.search import KArmedBandit, write_search
+from dvp.search.bandit import SURE
 from dvp.search.mean import AS_GOOD, DECIDED, standings
 
 PAGE = "search.html"
 POINTS = 120  # of a line
 NUMBERED, LOW = string.digits + LETTERS, 6  # what layers are called in letters, and the rows of such a chart
-SETTINGS = ("datasets", "language_model", "tokenizer", "clip_model", "use_adapter", "data_root", "batch_size",
+SETTINGS = ("kab", "datasets", "language_model", "tokenizer", "clip_model", "use_adapter", "data_root", "batch_size",
             "learning_rate", "max_epoch", "max_steps", "image_tokens", "seed")  # fmt: skip
 Z = (
     "z: by how many of its standard errors the leader's mean is ahead of the layer's, over the last half of the scored "
     f"batches. Below {AS_GOOD:g} the layer may be as good; {DECIDED:g} of one that is far behind decide the search."
 )
+PROBABILITY = (
+    "probability: how often the search would draw the layer by now, all alike at the start. It tells how far the "
+    f"scores have moved it, not how likely the layer is the best; where the leader's is below {SURE:g} the search "
+    "warns, since another was then too often the better one in trials."
+)
 # What later commands add to search.json, as rows of a table
-LATER = {"trained": "Trained from its weights", "swept": "Trained at every layer"}
+LATER = {"trained": "Trained from its weights", "swept": "Trained at {swept_at}"}
 
 
 def report_search(folder: Path, search: dict[str, Any], loggers: Iterable[Any]) -> None:
@@ -52,9 +58,13 @@ def _title(search: dict[str, Any]) -> str:
 def _body(search: dict[str, Any]) -> list[str]:
     body = [f'<p class="verdict">{escape(search["verdict"])}</p>', _facts(search)]
     for key, heading in LATER.items():
+        heading = heading.format(swept_at=search.get("swept_at", "the layers of a sweep"))  # older ones do not tell
         body += [f"<h2>{heading}</h2>", table(search[key])] if key in search else []
     body += [_arms(search), *map(shown, charts(search).values())]
     settings = {key: search["config"][key] for key in SETTINGS if key in search["config"]}
+    if "next" in search:
+        body += [f"<h2>To go on</h2><p>Its checkpoint: {escape(search['checkpoint'])}</p>"]
+        body += [f"<pre>{escape(search['next'])}</pre>"]
     body += ["<h2>Settings</h2>", table([[key, str(value)] for key, value in settings.items()])]
     if "command" not in search:  # older, or not of a command
         return body
@@ -100,7 +110,7 @@ def _arms(search: dict[str, Any]) -> str:
     for arm, (mean, value, count) in enumerate(zip(search["mean_scores"], column, search["counts"], strict=True)):
         numbers = ["" if number is None else f"{number:.2f}" for number in (mean, value)]
         rows.append([str(arm), *numbers, str(count), _standing(search, arm)])
-    return table(rows, headed=True) + (f"<p>{Z}</p>" if name == "z" else "")
+    return table(rows, headed=True) + f"<p>{Z if name == 'z' else PROBABILITY}</p>"
 
 
 def _standing(search: dict[str, Any], arm: int) -> str:

@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from dvp.report.chart import Chart, Line
-from dvp.report.page import shown, table, write_page
+from dvp.report.page import shown, table, to_repeat, write_page
 from dvp.report.pictures import write_pictures
+
+MEANT = "seeds: how many trainings there are at the layer; mean and spread (standard deviation) are over them."
+PASSED = " passed: how many of them came to the level; where not all did, there is no mean."
 
 
 def report_sweep(folder: Path, sweep: dict[str, Any]) -> None:
@@ -14,8 +17,8 @@ def report_sweep(folder: Path, sweep: dict[str, Any]) -> None:
     body = [f'<p class="verdict">{escape(sweep["alike"])}</p>'] if sweep["alike"] else []
     body += [shown(chart(sweep)), _layers(sweep), "<h2>The search</h2>"]
     body += [_search(sweep)] if sweep["search"] else ["<p>No search of these settings lies beside it.</p>"]
-    title = f"Training at every K: {sweep['config']['exp_name']}"
-    write_page(folder / "sweep.html", title, [*body, "<h2>Trainings</h2>", _cells(sweep)])
+    body += ["<h2>Trainings</h2>", _cells(sweep), *to_repeat(sweep["command"], sweep["about"])]
+    write_page(folder / "sweep.html", f"Training at {sweep['trained_at']}: {sweep['config']['exp_name']}", body)
     write_pictures(folder, {"sweep": chart(sweep)})
 
 
@@ -30,22 +33,24 @@ def chart(sweep: dict[str, Any]) -> Chart:
 
 
 def _layers(sweep: dict[str, Any]) -> str:
-    rows = [["layer", "mean", "spread", "seeds", "passed" if sweep["metric"] == "speed" else "trained"]]
+    speed = sweep["metric"] == "speed"
+    rows = [["layer", "mean", "spread", "seeds", *(["passed"] if speed else [])]]
     for row in sweep["table"]:
         numbers = ["" if number is None else f"{number:.2f}" for number in (row["mean"], row["spread"])]
-        rows.append([str(row["layer"]), *numbers, str(row["seeds"]), str(row["passed"])])
-    return table(rows, headed=True)
+        rows.append([str(row["layer"]), *numbers, str(row["seeds"]), *([str(row["passed"])] if speed else [])])
+    return table(rows, headed=True) + f"<p>{MEANT}{PASSED if speed else ''}</p>"
 
 
 def _search(sweep: dict[str, Any]) -> str:
     search = sweep["search"]
+    costs = f"{search['flops']:.3g} and {search['sweep_flops']:.3g}"
     return table(
         [
             ["what it says", search["verdict"]],
             ["where", search["path"]],
             ["best here", search["best_told"]],
             ["regret", search["regret_told"]],
-            ["counted operations, search and sweep", f"{search['flops']:.3g} and {search['sweep_flops']:.3g}"],
+            [f"counted operations, search and sweep of {sweep['extent']}", costs],
             ["seconds, search and sweep", f"{search['seconds']:.0f} and {search['sweep_seconds']:.0f}"],
         ]
     )

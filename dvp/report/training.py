@@ -235,7 +235,7 @@ def _example(one: Example) -> str:
     heads = f"<details><summary>by heads</summary>{shown_[2]}</details>" if len(shown_) > 2 else ""
     pictures = "".join(shown_[:2]) + heads
     right = " or ".join(one.right[:3]) or "none in the vocabulary"
-    points = "" if one.score in (0, 1) else f" <small>{100 * one.score:.0f} %</small>"
+    points = "" if one.score in (0, 1) else f" <small>score {100 * one.score:.0f} %</small>"
     beside = "" if one.score == 1 and len(one.right) == 1 else f"<p><small>right: {escape(right)}</small></p>"
     words = f"<p>{escape(one.question)}</p><p><b>{escape(one.answer)}</b>{points}</p>{beside}"
     return f'<div class="example">{pictures}{words}</div>'

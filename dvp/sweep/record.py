@@ -70,7 +70,8 @@ def beside(
     """How a search looks beside a sweep: its K, what that loses against the best layer, and its seconds.
 
     best_layers: those that no other is ahead of, to what is shown of it. regret: in points, or for metric=speed in
-    updates; None where its K was not swept, or did not pass the level, as regret_told says in words.
+    updates; None where its K was not swept, or did not pass the level, as regret_told says in words. Where one of the
+    layers that it compares has a single seed, these say that chance is not known.
     """
     layers, means = best_layers(table, metric), {row["layer"]: row["mean"] for row in table}
     layer, sign = search["insert_layer"], -1 if metric == "speed" else 1
@@ -87,7 +88,9 @@ def beside(
     if regret is not None and len(layers) == len(table) > 1:
         return known | {"regret_told": "not to be told, since all layers are alike"}
     if regret is not None:
-        return known | {"regret_told": f"{regret:.2f} {'updates' if metric == 'speed' else 'points'}"}
+        unsure = any(row["seeds"] == 1 for row in table if row["layer"] in (layer, *layers))
+        chance = "; one seed: no spread is known" if unsure else ""
+        return known | {"regret_told": f"{regret:.2f} {'updates' if metric == 'speed' else 'points'}{chance}"}
     swept = any(row["layer"] == layer for row in table)
     why = "did not pass the level with every seed" if swept else "was not trained at"
     return known | {"regret_told": f"unknown, since K = {layer} {why}"}
@@ -135,9 +138,25 @@ def rows_for_search(sweep: dict[str, Any], folder: Path) -> list[list[str]]:
     rows += [["budget of each training", budget(sweep)]]
     rows += [["regret of the search", search["regret_told"]]]
     rows += [
-        ["counted operations of the search, and of the sweep", f"{search['flops']:.3g}, {search['sweep_flops']:.3g}"]
+        [
+            f"counted operations of the search, and of the sweep of {sweep['extent']}",
+            f"{search['flops']:.3g}, {search['sweep_flops']:.3g}",
+        ]
     ]
     return [*rows, ["details", str(folder / "sweep.html")]]
+
+
+def trained_at(table: Sequence[dict[str, Any]], num_layers: int) -> str:
+    """The layers that were trained at, in words."""
+    *front, last = [str(row["layer"]) for row in table]
+    if len(table) == num_layers:
+        return "every layer"
+    return f"layers {', '.join(front)} and {last}" if front else f"layer {last}"
+
+
+def extent(table: Sequence[dict[str, Any]], num_layers: int) -> str:
+    """Of how many of the layers a sweep is, in words."""
+    return f"all {num_layers} layers" if len(table) == num_layers else f"{len(table)} of {num_layers} layers"
 
 
 def budget(sweep: dict[str, Any]) -> str:
@@ -169,7 +188,7 @@ def table_lines(sweep: dict[str, Any]) -> str:
         f"The search {search['path']} (with {parts}) says {search['verdict']}",
         f"  regret of K = {search['insert_layer']}: {search['regret_told']} (best here: {best})",
         f"  cost: {search['flops']:.3g} of {search['sweep_flops']:.3g} counted FLOPs "
-        f"({100 * search['flops'] / search['sweep_flops']:.1f} % of this sweep), "
+        f"({100 * search['flops'] / search['sweep_flops']:.1f} % of this sweep of {sweep['extent']}), "
         f"{search['seconds']:.0f} of {search['sweep_seconds']:.0f} s",
     ]
     return "\n".join(lines)

@@ -81,6 +81,16 @@ def test_runs_that_were_trained_are_compared(tiny, command, capsys) -> None:
     assert [row[:3] for row in rows if row[:1] in (["a"], ["b"])] == [["a", "version_0", "0"], ["b", "version_1", "1"]]
 
 
+def test_updates_are_those_of_the_budget_of_a_sweep_and_of_a_training_alone(tiny, command, capsys) -> None:
+    settings = tiny("dvp_adaption_bert_gqa", max_steps=3)
+    command("sweep", "with", "dvp_adaption_bert_gqa", **settings, layers="0,1")
+    command("with", "dvp_adaption_bert_gqa", **settings, insert_layer=2)
+    capsys.readouterr()
+    runs = ",".join(str(path.parent) for path in Path(settings["log_dir"]).rglob("claim.json"))
+    command("compare", "with", runs=runs, log_dir=settings["log_dir"])
+    assert re.search(r"of all runs: .*\bupdates 3\b", capsys.readouterr().out)
+
+
 @pytest.mark.parametrize(
     "given, message",
     [

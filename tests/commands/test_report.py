@@ -23,6 +23,7 @@ from dvp.files import write_whole
 from dvp.module import DVPModule
 from dvp.report import page as pages
 from dvp.runs.answered import kept_answers
+from dvp.tasks import TASKS
 
 GQA = "dvp_adaption_bert_gqa"
 SEARCH = "dvp_search_bert_gqa"
@@ -67,6 +68,9 @@ def test_a_training_ends_with_its_report(family: str, task: str, tiny, command, 
     (best,) = (folder / "checkpoints").glob("epoch*.ckpt")
     assert f"<td>checkpoint</td><td>{best}</td>" in text and "<td>seed</td><td>0</td>" in text
     assert f"python run.py predict with load_path={best} image=&lt;picture&gt; " in text
+    assert set(re.findall(r"<td>(\w+_\S+\.arrow)</td>", text)) == {
+        f"{TASKS[task].files}_{split}.arrow" for split in (*TASKS[task].train, *TASKS[task].validate)
+    }
     assert re.search(rf"<td>began</td><td>{date.today().year}-.*<td>took</td><td>0:0\d:\d\d</td>", text)
     assert sorted(path.name for path in (folder / "report").iterdir()) == ["heat_maps.png", "loss.png", "metric.png"]
     # the rate is written every ten updates
@@ -175,9 +179,11 @@ def test_the_command_on_its_page_makes_the_same_search_again(tiny, command) -> N
     command("with", SEARCH, **settings)
     first = folder_of(settings)
     text = (first / "search.html").read_text()
+    assert f"Its checkpoint: {first / 'checkpoints' / 'last.ckpt'}<" in text and "<td>kab</td><td>mean</td>" in text
+    assert " max_steps=12 " in text and f"resume_from={first / 'checkpoints' / 'last.ckpt'}</pre>" in text
     assert "z: by how many of its standard errors" in text
     assert re.search(r"<td>began</td><td>\d{4}-.*<td>took</td>.*<td>torch</td>", text)
-    (typed,) = re.findall(r"<pre>python run.py (.*?)</pre>", text)
+    (typed,) = re.findall(r"<pre>python run.py (.*?)</pre>", text.partition("To repeat it")[2])
     command(*shlex.split(typed.replace("&#x27;", "'")))
     found = [json.loads((folder_of(settings, number) / "search.json").read_text()) for number in range(2)]
     assert found[0]["trace"] == found[1]["trace"] and found[0]["command"] == found[1]["command"]
@@ -188,6 +194,7 @@ def test_a_sweep_spells_out_what_it_set(tiny, command) -> None:
     command("sweep", "with", GQA, **settings)
     (text,) = (path.read_text() for path in Path(settings["log_dir"]).rglob("report.html"))
     assert "insert_layer=1" in text and "seed=3" in text and f"exp_name={GQA}_K1" in text
+    assert "layers=" not in text and "seeds=" not in text  # which a training does not take
 
 
 def test_where_there_is_no_room_it_is_said_and_the_run_has_ended(

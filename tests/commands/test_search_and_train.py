@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -41,8 +42,11 @@ def test_it_searches_goes_on_at_k_and_answers(settings, arm_one_is_better, comma
     assert f"From the search {last}, at K = 1: compressor 1, head, language model" in out
     page = (search / "search.html").read_text()
     assert "python run.py with dvp_search_bert_gqa" in page  # the search alone
+    (then,) = re.findall(r"<h2>To go on</h2><p>Its checkpoint: (\S+)</p>\n<pre>Next:\n  (.*)</pre>", page)
+    assert then[0] == str(last) and then[1].startswith(f"python run.py with {BERT} ") and "start_from=search" in then[1]
     assert str(best) in page and str(root / f"gqa_submit_{best.stem}.json") in page
     assert (root / f"gqa_submit_{best.stem}.json").is_file()
+    assert f"Next:\n  python run.py predict with load_path={best} image=" in out
     assert len([path for path in (root / "sacred").iterdir() if path.name.isdigit()]) == 1
 
 
@@ -70,6 +74,12 @@ def test_nothing_is_trained_after_a_search_that_found_nothing(settings, refused,
     sentence = refused("search_and_train", "with", BERT, **settings)
     assert "Nothing was trained, since the search is undecided" in sentence and "search.json" in sentence
     assert not (Path(settings["log_dir"]) / f"{BERT}_seed0").exists()
+    (longer,) = re.findall(r"Next, at least twice as long in all:\n  python run.py (.*)", sentence)
+    words = shlex.split(longer)
+    assert words[:2] == ["with", "dvp_search_bert_gqa"] and "max_steps=4" in words
+    command(*words)
+    records = [json.loads(path.read_text()) for path in Path(settings["log_dir"]).rglob("search.json")]
+    assert sorted(record["updates"] for record in records) == [2, 4]
     (route,) = re.findall(r"go on from its leader so far, (load_path=\S+) (insert_layer=\d+);", sentence)
     command("with", BERT, *route, **settings | {"report": True})
     assert len(list((Path(settings["log_dir"]) / f"{BERT}_seed0").glob("*/report.html"))) == 1

@@ -1,10 +1,13 @@
 """sweep: a training at every K, gone on with where it stopped, and the search beside it."""
 
+import html
 import json
 import os
 import re
+import shlex
 import signal
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +138,8 @@ def test_the_search_stands_beside_it(settings, command, capsys) -> None:
     means = [row["mean"] for row in swept["table"]]
     assert swept["search"]["regret"] == pytest.approx(max(means) - means[found["insert_layer"]])
     assert 0 < found["flops"] == swept["search"]["flops"] and 0 < swept["search"]["sweep_flops"]
-    assert "K is there" in out and "% of this sweep" in out
+    assert "K is there" in out and "% of this sweep of all 3 layers)" in out
+    assert " points; one seed: no spread is known (best here: " in out
     kept = json.loads(path.read_text())
     assert [row[0][:5] for row in kept["swept"][:2]] == ["K = 0", "K = 1"] and kept["trace"] == found["trace"]
     text = path.with_name("search.html").read_text()
@@ -143,7 +147,29 @@ def test_the_search_stands_beside_it(settings, command, capsys) -> None:
     assert "<td>max_steps</td><td>2</td>" in text
     (page,) = Path(settings["log_dir"]).rglob("sweep.html")
     text = page.read_text()
+    assert "Training at every layer" in text and "points; one seed: no spread is known</td>" in text
+    assert "<th>trained</th>" not in text and "seeds: how many trainings there are at the layer" in text
+    assert f"<td>date</td><td>{date.today().year}-" in text and "<td>torch</td>" in text
+    (typed,) = re.findall(r"<pre>python run.py (.*?)</pre>", text)
+    capsys.readouterr()
+    command(*shlex.split(html.unescape(typed)))
+    assert "3 trainings, 3 of them done" in capsys.readouterr().out
     assert "K is there" in text and not re.search(r"(src|href)=|url\(|<script", text) and "<svg" in text
+
+
+def test_a_sweep_of_some_layers_says_of_which(settings, command, capsys) -> None:
+    command("with", "dvp_search_bert_gqa", **settings)
+    (path,) = Path(settings["log_dir"]).rglob("search.json")
+    path.write_text(path.read_text().replace('"found": false', '"found": true'))
+    capsys.readouterr()
+    command("sweep", "with", BERT, **settings, layers=1)
+    command("sweep", "with", BERT, **settings, layers=2, seeds="0,1")
+    assert "% of this sweep of 2 of 3 layers)" in capsys.readouterr().out
+    (page,) = Path(settings["log_dir"]).rglob("sweep.html")
+    text = page.read_text()
+    assert "Training at layers 1 and 2: " in text and "search and sweep of 2 of 3 layers" in text
+    assert "python run.py sweep with " in text and " layers=1,2 seeds=0,1" in text
+    assert "Trained at layers 1 and 2<" in path.with_name("search.html").read_text()
 
 
 @pytest.mark.parametrize("level, passed", [(0, True), (100, False)])
@@ -198,11 +224,12 @@ def test_tied_layers_are_all_named_and_an_unknown_regret_is_explained() -> None:
     cells = [*CELLS[:3], {"layer": 3, "seed": 0, "value": 60.001, "seconds": 1.0, "updates": 8}, CELLS[3]]
     table = table_of(cells)
     found = {layer: beside(table, cells, SEARCH | {"insert_layer": layer}, "score") for layer in (0, 2, 5)}
-    assert found[0]["best_layers"] == [1, 3] and found[0]["regret_told"] == "15.00 points"
+    assert found[0]["best_layers"] == [1, 3] and found[0]["regret_told"] == "15.00 points; one seed: no spread is known"
     assert found[2]["regret_told"] == "unknown, since K = 2 did not pass the level with every seed"
     assert found[5]["regret_told"] == "unknown, since K = 5 was not trained at"
     costs = {"flops": 1.0, "sweep_flops": 2.0, "path": "there"}
-    sweep = {"monitor": "score", "metric": "score", "table": table, "search": found[5] | costs}
+    told = {"monitor": "score", "metric": "score", "extent": "all 4 layers"}
+    sweep = told | {"table": table, "search": found[5] | costs}
     assert "regret of K = 5: unknown, since K = 5 was not trained at (best here: 1 and 3)" in table_lines(sweep)
     assert "Best here: 1 and 3. No search" in table_lines(sweep | {"search": None})
 

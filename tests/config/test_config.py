@@ -10,7 +10,7 @@ import pytest
 
 from dvp import search
 from dvp.adapters import ADAPTERS
-from dvp.config import EXPERIMENTS, NAMED, RULES, SHAPES, SHAPES_MODELS, TASK_NAMES, check, ex
+from dvp.config import EXPERIMENTS, NAMED, RULES, SHAPES, SHAPES_MODELS, TASK_NAMES, check, ex, fill
 from dvp.config.experiments import (
     SHAPES_ADAPTERS,
     SHAPES_SCIENCE_QA,
@@ -19,7 +19,7 @@ from dvp.config.experiments import (
     SHAPES_VQA_SEARCH,
     search_of,
 )
-from dvp.config.rules import SEARCH_RULES, STRATEGIES, TEXTS, check_value, check_values
+from dvp.config.rules import PATHS, SEARCH_RULES, STRATEGIES, TEXTS, check_value, check_values
 from dvp.errors import UserError
 from dvp.evaluation import SCORERS
 from dvp.families import LANGUAGE_MODELS

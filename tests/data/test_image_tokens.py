@@ -132,10 +132,11 @@ def test_auto_encodes_each_picture_once_while_it_trains_and_ends_as_a_live_run(
     assert sum(encoded) == MEASURED
 
 
-def test_auto_encodes_no_picture_that_a_short_run_does_not_meet(own, encoded: list[int], faster) -> None:
+def test_auto_encodes_no_picture_that_a_short_run_does_not_meet(own, encoded: list[int], faster, capsys) -> None:
     faster("read")
     config = own("dvp_adaption_bert_vqa", image_tokens="auto", max_steps=1)
     fit(config)
+    assert f"Encoding up to {PICTURES} images that are not kept yet, as they are met, into" in capsys.readouterr().out
     assert sum(encoded) < PICTURES + MEASURED
     assert len(shards(config)) == 1  # what was met is kept
     encoded.clear()

@@ -32,6 +32,7 @@ def test_the_page_is_whole_and_needs_nothing_beside_itself(kab: str, scorings: i
     assert not re.search(r"(src|href)=|url\(|@import|<script", page)
     assert "<dvp>" not in page and "&lt;dvp&gt;" in page
     assert f"{search['updates']} updates in 12 s" in page
+    assert ("below 0.6 the search warns" in page) == (kab == "published")
     pictures = re.findall(r"<svg.*?</svg>", page)
     assert len(pictures) == 2
     for picture in pictures:

@@ -91,7 +91,11 @@ def test_the_page_is_whole_needs_nothing_beside_itself_and_takes_any_text(tmp_pa
         assert f"<{text}>" not in page and f"&lt;{text}&gt;" in page
     assert "<details>" not in page and heat_maps(training.examples) == {}
     right, wrong = page.split("Answers that are right")[1].split("Answers that are wrong")
-    assert wrong.count("data:image/jpeg") == 2 and "30 %" in wrong and "right: no or &lt;i&gt;" in wrong
+    assert (
+        wrong.count("data:image/jpeg") == 2
+        and "<small>score 30 %</small>" in wrong
+        and "right: no or &lt;i&gt;" in wrong
+    )
     assert "none in the vocabulary" in right and "data:" not in right
 
 
