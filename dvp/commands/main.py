@@ -109,7 +109,7 @@ def _complete(config: dict[str, Any], trainer: "pl.Trainer", run: Run, path: Pat
 
     search = read_search(path)
     known = {"command": repeated(config, trainer, *_typed(run)), "about": about(config, trainer)}
-    known |= {"checkpoint": str(last_of(trainer)), "next": what_next(config, trainer, *_typed(run))}
+    known |= {"checkpoint": last_of(trainer), "next": what_next(config, trainer, *_typed(run))}
     cost = {"flops": search_flops(config, search)} if config["report"] else {}
     update_search(path, search | known | cost)
 

@@ -10,7 +10,7 @@ import pytest
 
 from dvp import search
 from dvp.adapters import ADAPTERS
-from dvp.config import EXPERIMENTS, NAMED, RULES, SHAPES, SHAPES_MODELS, TASK_NAMES, check, ex, fill
+from dvp.config import EXPERIMENTS, NAMED, RULES, SHAPES, SHAPES_MODELS, TASK_NAMES, check, ex, fill, rules
 from dvp.config.experiments import (
     SHAPES_ADAPTERS,
     SHAPES_SCIENCE_QA,
@@ -19,7 +19,7 @@ from dvp.config.experiments import (
     SHAPES_VQA_SEARCH,
     search_of,
 )
-from dvp.config.rules import PATHS, SEARCH_RULES, STRATEGIES, TEXTS, check_value, check_values
+from dvp.config.rules import SEARCH_RULES, STRATEGIES, TEXTS, check_value, check_values
 from dvp.errors import UserError
 from dvp.evaluation import SCORERS
 from dvp.families import LANGUAGE_MODELS
@@ -269,7 +269,7 @@ def test_numbers_that_name_folders_become_words_and_nothing_has_one_spelling(goo
     assert (config["log_dir"], config["tokenizer"], config["load_path"], config["resume_from"]) == ("1", "7", "", None)
 
 
-@pytest.mark.parametrize("key", sorted(PATHS))
+@pytest.mark.parametrize("key", sorted(rules.PATHS))
 def test_a_tilde_in_a_path_is_the_home_folder(key: str, good: dict[str, Any]) -> None:
     assert fill(good | {key: "~/here"})[key] == str(Path.home() / "here")
     assert fill(good | {key: "~nobody-of-this-name/here"})[key] == "~nobody-of-this-name/here"
