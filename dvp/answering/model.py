@@ -37,7 +37,8 @@ class Prepared(NamedTuple):
 class Answering(nn.Module):
     """A DVP model that answers questions about pictures, in eval mode and without gradients.
 
-    insert_layer is the K at which it answers; blind, whether it looks at no picture.
+    insert_layer is the K at which it answers; verdict, what is known of it, of a search's checkpoint; blind, whether it
+    looks at no picture.
     """
 
     def __init__(self, module: DVPModule, reader: Reader, config: dict[str, Any]):
@@ -45,6 +46,7 @@ class Answering(nn.Module):
         self.model = module.model
         self.task, self.reader, self.config = module.task, reader, config
         self.insert_layer, self.searched = module.best_layer, module.bandit is not None
+        self.verdict = module.bandit.verdict().words if self.searched else ""
         self.way, self.write = WAYS[module.task.kind], module.answer["test"]
         self.requires_grad_(False).eval()
 

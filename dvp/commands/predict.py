@@ -24,6 +24,8 @@ def predict(
     _check(load_path, image, question, ask_from, to, heatmap)
     options = {"answer_by": answer_by, "max_new_tokens": max_new_tokens}
     answering = open_checkpoint(load_path, tokenizer, clip_model, num_gpus, precision, **options)
+    if answering.searched:
+        print(f"{load_path} is of a search: K = {answering.insert_layer}, {answering.verdict}", file=sys.stderr)
     if ask_from:
         from dvp.answering.many import answer_file
 

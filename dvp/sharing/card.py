@@ -102,7 +102,8 @@ def _facts(known: Known) -> Iterator[tuple[str, str]]:
     length = "max_epoch" if config.get("max_steps") is None else "max_steps"
     settings = (length, "batch_size", "learning_rate", "seed")
     if told := ", ".join(f"{key}={config[key]}" for key in settings if key in config):
-        yield "training", f"at most {told}"
+        start = ", from the weights of that search" if known.told and not described["search_stage"] else ""
+        yield "training", f"at most {told}{start}"
     yield "as_published", str(described["as_published"])
 
 

@@ -50,6 +50,13 @@ def test_what_is_to_be_known_is_said(checkpoint, command, image, capsys) -> None
     assert "The text takes 102 tokens, of which the first 16 are read." in capsys.readouterr().err
 
 
+def test_of_a_search_it_is_said_what_the_search_knows(checkpoint, command, image, capsys) -> None:
+    last = checkpoint("dvp_search_bert_gqa", search_sample="all")
+    command("predict", "with", load_path=last, image=image, question="what is it?", num_gpus=0)
+    said = capsys.readouterr().err
+    assert f"{last} is of a search: K = " in said and "probability" in said
+
+
 def test_a_blind_checkpoint_and_typed_places(checkpoint, command, clip_folder, capsys, tmp_path) -> None:
     last = checkpoint("dvp_adaption_bert_gqa", image_tokens="zero")
     capsys.readouterr()

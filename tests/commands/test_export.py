@@ -303,6 +303,7 @@ def test_the_card_tells_scores_data_k_and_its_search(trained, command, export, t
     card, front = (out / "README.md").read_text(), front_matter(out)
     assert f"| gqa/val/accuracy | {float(value):.2f} |" in card and "| gqa/test-dev/accuracy | " in card
     assert "a search said: K = 2; 0 and 1 are worse (kab=published, 2 updates)" in card
+    assert ", from the weights of that search |" in card
     assert "K | 2" in card and "as_published | False" in card and "**`as_published`**" not in card
     assert f"{sum(one.numel() for one in load_file(out / 'model.safetensors').values()):,}" in card
     assert front["license"] == "apache-2.0" and "base_model" not in front
