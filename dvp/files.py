@@ -129,6 +129,11 @@ def require_writable(folder: Path) -> None:
         raise UserError(f"{folder} is not a folder to write in ({error.strerror}): choose another log_dir.") from error
 
 
+def is_path(place: str) -> bool:
+    """Whether a place is written as a path, not as a name on a hub."""
+    return place.startswith((".", "/", "~")) or place.count("/") > 1
+
+
 def is_published(checkpoint: str | None) -> bool:
     """Whether a checkpoint's path is of one of the published code: theirs are files, ours folders."""
     return bool(checkpoint) and Path(checkpoint).is_file()

@@ -19,6 +19,7 @@ from dvp.backbones.meta import is_meta_folder, load_meta, meta_config
 from dvp.backbones.tokenizer_files import vocabulary_file
 from dvp.errors import UserError
 from dvp.families import FAMILIES, require_family
+from dvp.files import is_path
 
 __all__ = ["BACKBONES", "LanguageBackbone", "State", "family_of", "load_backbone", "load_with_head"]
 
@@ -51,7 +52,7 @@ def family_of(name_or_path: str) -> str:
                 f"{name_or_path} holds no weights (model.safetensors or pytorch_model*.bin): "
                 "put them beside its config.json."
             )
-    elif name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1:
+    elif is_path(name_or_path):
         raise UserError(f"There is no folder {name_or_path}: give a folder or a Hugging Face hub name.")
     try:
         config = AutoConfig.from_pretrained(name_or_path).to_dict()

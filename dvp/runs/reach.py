@@ -7,14 +7,10 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
 
 from dvp.encoders.open_clip import OPEN_CLIP
 from dvp.errors import UserError
+from dvp.files import is_path
 
 TELL = ("config.json", "params.json", OPEN_CLIP)  # of a model: transformers', Meta's, open_clip's
 PATIENCE = 10  # seconds for the hub to say that it is there
-
-
-def is_path(place: str) -> bool:
-    """Whether it is written as a path, not as a name on a hub."""
-    return place.startswith((".", "/", "~")) or place.count("/") > 1
 
 
 def is_nowhere(place: str) -> bool:

@@ -6,8 +6,8 @@ from typing import Any
 
 from dvp.errors import UserError
 from dvp.families import tokenizer_of
-from dvp.files import EXPORTED, description_name, read_description
-from dvp.runs.reach import holds_no_model, is_path, require_reach
+from dvp.files import EXPORTED, description_name, is_path, read_description
+from dvp.runs.reach import holds_no_model, require_reach
 
 # What the checkpoint's function is: typed otherwise, a run is refused.
 AGREED = (

@@ -69,12 +69,13 @@ def test_a_blind_checkpoint_and_typed_places(checkpoint, command, clip_folder, c
 
 @pytest.mark.parametrize("verb", ["predict", "export"])
 def test_a_placeholder_for_the_language_model_is_the_checkpoints(
-    verb: str, checkpoint, command, image, language_models, tmp_path: Path
+    verb: str, checkpoint, command, image, language_models, tmp_path: Path, capsys
 ) -> None:
     last, place = checkpoint(BERT), tmp_path / "models" / "{language_model}"
     shutil.copytree(language_models["bert"], place.with_name("bert"))
     options = {"predict": {"image": image, "question": QUESTION}, "export": {"to": tmp_path / "out"}}[verb]
     command(verb, "with", "dvp_adaption_t5_vqa", load_path=last, tokenizer=place, clip_model=clip_of(last), **options)
+    assert QUESTION in capsys.readouterr().out or (tmp_path / "out" / "model.safetensors").is_file()
 
 
 def clip_of(folder: Path) -> str:
